@@ -1,0 +1,77 @@
+"""Every field, at the Keras example's values. An arm is a file of its own: this one and a few assignments."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Give the document's EANet on CIFAR-100."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of initialisation, data order, augmentation and dropout
+    config.num_seeds = 1  # runs trained together; only 1 for now
+
+    # Data
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "cifar100"  # a TFDS classification set with one image size, or digits (embedded)
+    data.dir = ""  # the TFDS directory; empty = TFDS_DATA_DIR, else ~/tensorflow_datasets
+    data.validation_fraction = 0.2  # last part of the training set, by record id
+    data.train_limit = 0  # train on the first N images only; 0 = all
+
+    # Model
+    config.model = model = ml_collections.ConfigDict()
+    model.attention = "external"  # external | self | none
+    model.patch_size = 2  # pixels of a patch's side
+    model.dim = 64  # channels of a token
+    model.depth = 8  # encoder blocks
+    model.mlp_dim = 64  # hidden channels of a block's MLP
+    model.num_heads = 4  # external attention has num_heads * dim_coefficient effective heads
+    model.head_dim = 64  # channels of one head of self-attention; 0 = dim // num_heads
+    model.dim_coefficient = 4  # expansion of channels and heads in external attention
+    model.memory_size = 0  # slots of the external memories; 0 = dim // dim_coefficient
+    model.normalization = "double"  # double | tokens | slots
+    model.memory_bias = True  # biases on M_k and M_v
+    model.tie_memories = False  # M_v = M_k^T
+    model.share_memories = False  # one pair of memories for all blocks
+    model.attention_dropout = 0.2  # rate, on the attention map
+    model.projection_dropout = 0.2  # rate, on the attention's output
+    model.mlp_dropout = 0.2  # rate, after both layers of the MLP
+    model.final_norm = False  # layer norm before pooling
+    model.pool = "mean"  # mean | cls
+    model.dtype = "float32"  # of activations: float32 | bfloat16
+
+    # Augmentation, in this order; 0 or False switches a part off
+    config.augment = augment = ml_collections.ConfigDict()
+    augment.flip = True  # left-right, with probability one half
+    augment.rotation = 0.1  # fraction of a full turn, both ways
+    augment.contrast = 0.1  # factor from U(1 - x, 1 + x) about the image's channel means
+    augment.zoom = 0.2  # height and width each from U(1 - x, 1 + x); above 1 zooms out
+
+    # Optimizer: AdamW
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.learning_rate = 1e-3
+    optimizer.weight_decay = 1e-4  # multiplied by the learning rate, as in Keras 3 and optax
+    optimizer.decay_mask = "all"  # all | kernels (spares biases, layer norms and positions)
+    optimizer.schedule = "constant"  # constant | cosine (to 0 at the last step)
+    optimizer.warmup_epochs = 0.0  # epochs of linear increase from 0
+    optimizer.clip_norm = 0.0  # global norm of the gradient; 0 = no clipping
+
+    # Training
+    config.train = train = ml_collections.ConfigDict()
+    train.batch_size = 128
+    train.epochs = 50
+    train.label_smoothing = 0.1
+    train.steps_per_call = 0  # steps between two rows of training metrics; 0 = a row an epoch
+
+    # Checkpoints
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_epochs = 1
+    checkpoint.keep = 2  # newest ones that stay on disk
+
+    # Logging
+    config.wandb = wandb = ml_collections.ConfigDict()
+    wandb.mode = "auto"  # auto (online where a key is found, else offline) | online | offline | disabled
+    wandb.project = "eanet-jax"
+    wandb.entity = ""  # empty = the account's default
+    wandb.group = ""  # empty = the arm without its seed
+    wandb.job_type = "train"
+    wandb.tags = ()
+    return config

@@ -1,0 +1,255 @@
+"""Data sets as uint8 arrays: TFDS by name, and scikit-learn's digits, which need no network.
+
+TensorFlow is imported only where a data set must be downloaded and prepared, or was prepared in a
+format that only TensorFlow reads.
+"""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import sys
+import threading
+from typing import Any
+
+import ml_collections
+import numpy as np
+from rich.progress import track
+
+from eanet import cache
+from eanet.errors import UserError
+
+EMBEDDED = "digits"
+_PROBE_SECONDS = 15  # for the source of a download to answer
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images uint8 [examples, height, width, channels] and labels int32 [examples]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, examples: slice | np.ndarray) -> "Split":
+        return Split(self.images[examples], self.labels[examples])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Three splits and what is known of them."""
+
+    train: Split
+    validation: Split  # the last part of the data set's own training records
+    test: Split
+    mean: tuple[float, ...]  # per channel, over all training records, validation included
+    deviation: tuple[float, ...]  # per channel, of the population
+    class_names: tuple[str, ...]
+    superclass_names: tuple[str, ...] = ()  # empty where the data set has none
+    superclass_of: tuple[int, ...] = ()  # the superclass of each class
+
+
+def load(config: ml_collections.ConfigDict) -> Dataset:
+    """Load what `config.data` names and split it as the document does.
+
+    Raises UserError where the data set is unknown, cannot be had, or leaves a split empty.
+    """
+    arrays, meta = _digits() if config.name == EMBEDDED else _tfds(config.name, config.dir)
+    records = Split(arrays["train_images"], arrays["train_labels"])
+    boundary = int(len(records) * (1 - config.validation_fraction))  # Keras's rounding
+    if not 0 < boundary < len(records):
+        raise UserError(
+            f"config.data.validation_fraction={config.validation_fraction} leaves a split of the "
+            f"{len(records)} training records of {config.name} empty"
+        )
+    if config.train_limit > boundary:
+        raise UserError(
+            f"config.data.train_limit={config.train_limit} is more than the {boundary} training images "
+            f"of {config.name}; accepted: 0 (all) to {boundary}"
+        )
+    return Dataset(
+        train=records[: config.train_limit or boundary],
+        validation=records[boundary:],
+        test=Split(arrays["test_images"], arrays["test_labels"]),
+        **{name: tuple(value) for name, value in meta.items()},
+    )
+
+
+def _describe(train_images: np.ndarray) -> dict[str, list[float]]:
+    """Mean and deviation per channel, in float64 and in pieces: the images as floats would fill the memory."""
+    total = np.zeros((2, train_images.shape[-1]))
+    for start in range(0, len(train_images), 1000):
+        piece = train_images[start : start + 1000].astype(np.float64)
+        total += [piece.sum((0, 1, 2)), np.square(piece).sum((0, 1, 2))]
+    mean, square = total / (train_images.size / train_images.shape[-1])
+    # A channel that never changes is divided by 1, not by 0.
+    deviation = np.where(square > mean**2, np.sqrt(np.maximum(square - mean**2, 0)), 1.0)
+    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Give the 1,797 digits with every fifth as test; the same writers appear on both sides."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    # The records come in the order of writing; a fixed shuffle makes every part of them alike.
+    order = np.random.default_rng(0).permutation(len(labels))
+    test, train = order[::5], np.setdiff1d(order, order[::5])
+    train = np.random.default_rng(1).permutation(train)
+    arrays = {
+        "train_images": images[train],
+        "train_labels": labels[train],
+        "test_images": images[test],
+        "test_labels": labels[test],
+    }
+    return arrays, _describe(images[train]) | {"class_names": [str(name) for name in digits.target_names]}
+
+
+def _tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a prepared data set from the cache, else decode it; prepare it first where it is missing."""
+    root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    prepared = _newest_version(root / name)
+    if prepared is None:
+        _prepare(name, root)
+        prepared = _newest_version(root / name)
+    # By content, not by path: the same data set mounted elsewhere finds its cache again.
+    digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes()).hexdigest()[:8]
+    path = cache.directory() / f"{name.replace('/', '-')}-{prepared.name}-{digest}"
+    try:
+        cached = cache.load(path)
+    except ValueError as error:
+        print(f"The data cache {path} is damaged ({error}) and is rebuilt.", file=sys.stderr)
+        cached = None
+    if cached is not None:
+        return cached
+    arrays, meta = _decode(prepared, name)
+    try:
+        cache.store(path, arrays, meta)
+    except OSError as error:
+        print(f"The data cache {path} cannot be written ({error}); decoding again next time.", file=sys.stderr)
+    return arrays, meta
+
+
+def _newest_version(root: pathlib.Path) -> pathlib.Path | None:
+    """Find the newest prepared version below a data set's directory."""
+    versions = [info.parent for info in root.glob("*/dataset_info.json") if _VERSION.fullmatch(info.parent.name)]
+    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
+
+
+def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Decode a prepared classification set, in the order of its record ids where it has them."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(str(prepared))
+        features, splits = builder.info.features, builder.info.splits
+    except Exception as error:  # TFDS raises many kinds for a damaged directory
+        raise UserError(f"config.data.name={name}: {prepared} cannot be read: {error}", exit_code=1) from error
+    for needed in ("image", "label"):
+        if needed not in features:
+            raise UserError(f"config.data.name={name}: no feature '{needed}'; accepted: image classification sets")
+    for needed in ("train", "test"):
+        if needed not in splits:
+            raise UserError(f"config.data.name={name}: no split '{needed}'; it has {', '.join(splits)}")
+    shape = features["image"].shape
+    if None in shape or shape[0] != shape[1]:
+        raise UserError(f"config.data.name={name}: images are {shape}; accepted: one fixed, square size")
+
+    arrays: dict[str, np.ndarray] = {}
+    superclass_of = [0] * features["label"].num_classes
+    for split in ("train", "test"):
+        count = splits[split].num_examples
+        images, labels, ids = np.empty((count, *shape), np.uint8), np.empty(count, np.int32), [""] * count
+        records = track(
+            _records(builder, split), f"decoding {name} {split}", count, transient=True, disable=not sys.stderr.isatty()
+        )
+        try:
+            for i, record in enumerate(records):
+                images[i], labels[i] = record["image"], record["label"]
+                if "id" in features:
+                    ids[i] = record["id"]
+                if "coarse_label" in features:
+                    superclass_of[record["label"]] = int(record["coarse_label"])
+        except Exception as error:
+            raise UserError(f"config.data.name={name}: {prepared} is damaged: {error}", exit_code=1) from error
+        order = np.argsort(ids, kind="stable")
+        arrays |= {f"{split}_images": images[order], f"{split}_labels": labels[order]}
+    meta = _describe(arrays["train_images"]) | {"class_names": features["label"].names}
+    if "coarse_label" in features:
+        meta |= {"superclass_names": features["coarse_label"].names, "superclass_of": superclass_of}
+    return arrays, meta
+
+
+def _records(builder: Any, split: str) -> Any:
+    """Iterate over a split's records as NumPy, without TensorFlow where the file format allows."""
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+        return iter(builder.as_data_source(split))
+    _import_tensorflow("reading this file format")
+    return iter(tfds.as_numpy(builder.as_dataset(split=split)))
+
+
+def _prepare(name: str, root: pathlib.Path) -> None:
+    """Download and prepare a data set, or say within half a minute why that is not possible."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=str(root))
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"config.data.name={name}: {reason}; accepted: {EMBEDDED} or a TFDS data set") from error
+    urls = list(builder.url_infos or ())
+    cause = _unreachable(urls[0]) if urls else None
+    if cause is None:
+        tensorflow = _import_tensorflow(f"preparing {name}")
+        print(f"Downloading and preparing {name} in {root} (once) …", file=sys.stderr)
+        try:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False), file_format="array_record"
+            )
+            return
+        except (OSError, RuntimeError, tfds.core.download.DownloadError, tensorflow.errors.OpError) as error:
+            cause = f"{type(error).__name__}: {error}"
+    raise UserError(
+        f"{name} is not prepared in {root} and cannot be downloaded ({cause}). Either name a TFDS directory "
+        f"that holds it, --config.data.dir=DIR, or train on embedded data, --config=configs/digits.py",
+        exit_code=1,
+    )
+
+
+def _import_tensorflow(purpose: str) -> Any:
+    """Import TensorFlow with the accelerators hidden from it, so that it cannot take JAX's memory."""
+    try:
+        import tensorflow
+    except ImportError as error:
+        raise UserError(f"{purpose} needs TensorFlow once: pip install tensorflow-cpu", exit_code=1) from error
+    for kind in ("GPU", "TPU"):
+        tensorflow.config.set_visible_devices([], kind)
+    return tensorflow
+
+
+def _unreachable(url: str) -> str | None:
+    """Say why a download's source does not answer in time, or give None. TFDS itself retries for minutes."""
+    import requests
+
+    answer: list[str | None] = [f"no answer from {url} within {_PROBE_SECONDS} s"]
+
+    def probe() -> None:
+        try:
+            with requests.get(url, timeout=_PROBE_SECONDS, stream=True) as response:
+                answer[0] = None if response.ok else f"{url} answers {response.status_code} {response.reason}"
+        except requests.RequestException as error:
+            answer[0] = f"no connection to {url}: {type(error).__name__}"
+
+    # In a thread that may be left behind: looking up a host's name cannot be given a time limit.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return answer[0]

@@ -1,0 +1,181 @@
+"""The compiled heart: training state, one step, many steps in a call, and evaluation. Pure, no I/O.
+
+A batch's way: uint8 images on the device → the epoch's order → augmentation → model → loss over the real
+examples → gradients → optimizer. All randomness is a function of (seed, purpose, step): nothing is carried
+from step to step, so a run that resumes continues with the same bits.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+
+from eanet import metrics
+from eanet.augment import Preprocessing, augment, normalize
+
+
+class Purpose(enum.IntEnum):
+    """What a random stream is for; folded into the run's key."""
+
+    INIT = 0
+    ORDER = 1
+    AUGMENT = 2
+    DROPOUT = 3
+
+
+def stream(key: jax.Array, purpose: Purpose, index: jax.Array | int = 0) -> jax.Array:
+    """Give the key of one purpose at one step (or epoch)."""
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run has learned; with the config, all that it needs to go on."""
+
+    step: jax.Array  # int32, steps done
+    params: Any
+    opt_state: Any
+    epoch_sums: dict[str, jax.Array]  # of the current epoch: each metric, and `examples`
+
+
+@flax.struct.dataclass
+class Monitor:
+    """What a call reports besides the state."""
+
+    grad_norm: jax.Array  # of the last step, before clipping
+    learning_rate: jax.Array  # of the last step
+    nonfinite_step: jax.Array  # int32, the first step whose loss or gradient is not finite; -1 = none
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The fixed parts that a compiled step closes over."""
+
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+    preprocessing: Preprocessing
+    label_smoothing: float
+    batch_size: int
+    train_examples: int
+    batch_sharding: NamedSharding  # of a batch's examples over the devices
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.train_examples // self.batch_size)
+
+
+def init_state(experiment: Experiment, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+    """Initialise parameters and optimizer; image_shape is [height, width, channels]."""
+    image = jnp.zeros((1, *image_shape), jnp.float32)
+    params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
+    sums = {name: jnp.zeros((), jnp.float32) for name in (*metrics.NAMES, "examples")}
+    return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer.init(params), sums)
+
+
+def epoch_order(experiment: Experiment, key: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Shuffle the training examples of an epoch into batches: indices and mask, [steps, batch].
+
+    The last batch is filled up with masked examples.
+    """
+    examples = experiment.train_examples
+    slots = experiment.steps_per_epoch * experiment.batch_size
+    order = jax.random.permutation(stream(key, Purpose.ORDER, epoch), examples)
+    order = jnp.pad(order, (0, slots - examples)).reshape(-1, experiment.batch_size)
+    return order, (jnp.arange(slots) < examples).reshape(order.shape)
+
+
+def train_step(
+    experiment: Experiment,
+    state: TrainState,
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+) -> tuple[TrainState, Monitor]:
+    """Take one optimization step on one batch; `mask` is False where an example only fills the batch.
+
+    images is uint8 [batch, height, width, channels], labels int32 [batch], mask bool [batch].
+    """
+    inputs = normalize(images, experiment.preprocessing)
+    inputs = augment(stream(key, Purpose.AUGMENT, state.step), inputs, experiment.preprocessing)
+    weights = mask.astype(jnp.float32)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
+        logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
+        values = metrics.per_example(logits, labels, experiment.label_smoothing)
+        sums = {name: jnp.sum(value * weights) for name, value in values.items()}
+        sums["examples"] = jnp.sum(weights)
+        return sums["loss"] / sums["examples"], sums
+
+    (loss, sums), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
+    starts_epoch = state.step % experiment.steps_per_epoch == 0
+    epoch_sums = jax.tree.map(lambda old, new: jnp.where(starts_epoch, 0, old) + new, state.epoch_sums, sums)
+    grad_norm = optax.global_norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    monitor = Monitor(
+        grad_norm=grad_norm,
+        learning_rate=jnp.asarray(experiment.schedule(state.step), jnp.float32),
+        nonfinite_step=jnp.where(finite, -1, state.step),
+    )
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state, epoch_sums), monitor
+
+
+def train_call(
+    experiment: Experiment,
+    state: TrainState,
+    key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    num_steps: jax.Array,
+) -> tuple[TrainState, Monitor]:
+    """Take num_steps steps without leaving the device; they must not cross the end of an epoch.
+
+    images and labels are the whole training set. num_steps is traced, so that one program serves calls
+    of any length, the rest of an epoch and the way back to an interrupted one included.
+    """
+    steps_per_epoch = experiment.steps_per_epoch
+    order, masks = epoch_order(experiment, key, state.step // steps_per_epoch)
+
+    def one(_: jax.Array, carry: tuple[TrainState, Monitor]) -> tuple[TrainState, Monitor]:
+        state, seen = carry
+        row = state.step % steps_per_epoch
+        examples = jax.lax.with_sharding_constraint(order[row], experiment.batch_sharding)
+        state, monitor = train_step(experiment, state, key, images[examples], labels[examples], masks[row])
+        first = jnp.where(seen.nonfinite_step >= 0, seen.nonfinite_step, monitor.nonfinite_step)
+        return state, monitor.replace(nonfinite_step=first)
+
+    nothing = Monitor(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32))
+    return jax.lax.fori_loop(0, num_steps, one, (state, nothing))
+
+
+def evaluate_call(
+    experiment: Experiment, params: Any, images: jax.Array, labels: jax.Array, batch_size: int
+) -> dict[str, jax.Array]:
+    """Evaluate every example exactly once, in batches, without augmentation or dropout.
+
+    images is uint8 [examples, height, width, channels], labels int32 [examples]. Returns the metrics of
+    each example, float32 [examples], and `predicted`, int32 [examples].
+    """
+    examples = labels.shape[0]
+    batches = -(-examples // batch_size)
+
+    def one(start: jax.Array) -> dict[str, jax.Array]:
+        index = jnp.minimum(start + jnp.arange(batch_size), examples - 1)  # the last batch repeats the last example
+        index = jax.lax.with_sharding_constraint(index, experiment.batch_sharding)
+        inputs = normalize(images[index], experiment.preprocessing)
+        logits = experiment.model.apply({"params": params}, inputs, deterministic=True)
+        values = metrics.per_example(logits, labels[index], experiment.label_smoothing)
+        return values | {"predicted": jnp.argmax(logits, axis=-1).astype(jnp.int32)}
+
+    values = jax.lax.map(one, jnp.arange(batches) * batch_size)
+    return jax.tree.map(lambda x: x.reshape(-1)[:examples], values)
