@@ -22,6 +22,6 @@ def get_config():
     config.optimizer.learning_rate = 3e-3
     config.optimizer.schedule = "cosine"
     config.train.batch_size = 64
-    config.train.epochs = 60
-    config.checkpoint.every_epochs = 20
+    config.train.epochs = 40
+    config.checkpoint.every_epochs = 10
     return config

@@ -27,7 +27,9 @@ class Preprocessing:
 def normalize(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
     """Subtract the mean and divide by the deviation of each channel; uint8 in, float32 out."""
     shape = (1,) * (images.ndim - 1) + (-1,)
-    mean, deviation = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (preprocessing.mean, preprocessing.deviation))
+    mean, deviation = (
+        jnp.asarray(x, jnp.float32).reshape(shape) for x in (preprocessing.mean, preprocessing.deviation)
+    )
     return (images.astype(jnp.float32) - mean) / deviation
 
 

@@ -59,9 +59,7 @@ class Block(nn.Module):
             x_BND = x_BND + attend(norm("attention_norm")(x_BND), deterministic=deterministic)
 
         hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_in")
-        out = nn.Dense(
-            x_BND.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_out"
-        )
+        out = nn.Dense(x_BND.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_out")
         y = nn.Dropout(self.mlp_dropout)(nn.gelu(hidden(norm("mlp_norm")(x_BND))), deterministic=deterministic)
         return x_BND + nn.Dropout(self.mlp_dropout)(out(y), deterministic=deterministic)
 
@@ -136,9 +134,7 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> VisionTr
     if config.attention == "none":
         attention = None
     elif config.attention == "self":
-        attention = functools.partial(
-            SelfAttention, num_heads=config.num_heads, head_dim=config.head_dim, **dropouts
-        )
+        attention = functools.partial(SelfAttention, num_heads=config.num_heads, head_dim=config.head_dim, **dropouts)
     else:
         attention = functools.partial(
             ExternalAttention,

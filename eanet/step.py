@@ -5,19 +5,17 @@ examples → gradients → optimizer. All randomness is a function of (seed, pur
 from step to step, so a run that resumes continues with the same bits.
 """
 
-import dataclasses
 import enum
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 
 from eanet import metrics
-from eanet.augment import Preprocessing, augment, normalize
+from eanet.augment import augment, normalize
+from eanet.experiment import Experiment
 
 
 class Purpose(enum.IntEnum):
@@ -53,27 +51,9 @@ class Monitor:
     nonfinite_step: jax.Array  # int32, the first step whose loss or gradient is not finite; -1 = none
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
-    """The fixed parts that a compiled step closes over."""
-
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
-    preprocessing: Preprocessing
-    label_smoothing: float
-    batch_size: int
-    train_examples: int
-    batch_sharding: NamedSharding  # of a batch's examples over the devices
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.train_examples // self.batch_size)
-
-
-def init_state(experiment: Experiment, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
-    """Initialise parameters and optimizer; image_shape is [height, width, channels]."""
-    image = jnp.zeros((1, *image_shape), jnp.float32)
+def init_state(experiment: Experiment, key: jax.Array) -> TrainState:
+    """Initialise parameters and optimizer."""
+    image = jnp.zeros((1, *experiment.image_shape), jnp.float32)
     params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
     sums = {name: jnp.zeros((), jnp.float32) for name in (*metrics.NAMES, "examples")}
     return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer.init(params), sums)

@@ -1,0 +1,82 @@
+"""What the command lines share: flags that fail in one line, exit codes, and the default directory of a run."""
+
+import difflib
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from eanet import config as config_lib
+from eanet.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+
+
+def run(function: Callable[[], Any]) -> int:
+    """Call a function; a UserError becomes one line on stderr. Returns the exit code."""
+    try:
+        function()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parse absl flags; raise UserError that names the field where a --config override is wrong."""
+    if {"-h", "--h", "-help", "--help", "--helpshort", "--helpfull"} & set(argv):
+        print(_help())
+        sys.exit(0)
+    overrides = [match for match in map(_OVERRIDE.fullmatch, argv) if match]
+    for field in (match[1] for match in overrides):
+        if field not in config_lib.RULES:
+            near = difflib.get_close_matches(field, config_lib.RULES, n=1)
+            hint = f"; did you mean config.{near[0]}?" if near else "; --help lists the fields"
+            raise UserError(f"--config.{field}: no such field{hint}")
+    files = [arg.split("=", 1)[1] for arg in argv if re.match("--?config=", arg)]
+    for file in files:
+        if not pathlib.Path(file.partition(":")[0]).is_file():
+            raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
+    try:
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS.config is not None:
+            flags.FLAGS.config.to_dict()  # a file that failed to load says so only when it is used
+    except flags.Error as error:
+        named = re.search(r"--config\.([\w.]+)", str(error))
+        accepted = named and named[1] in config_lib.RULES and config_lib.RULES[named[1]][1]
+        raise UserError(f"{error}" + (f"; accepted: {accepted}" if accepted else "")) from error
+    except Exception as error:  # whatever a configuration file, or ml_collections on top of it, raises
+        given = ", ".join(match[0] for match in overrides)
+        where = f" (with {given})" if given else ""
+        raise UserError(f"--config cannot be read{where}: {type(error).__name__}: {error}") from error
+    if flags.FLAGS.config is None:
+        raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = -1  # warnings; Orbax says every step of a checkpoint at the level of information
+    return rest
+
+
+def default_workdir(config_file: str, config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Give runs/<config file>-<hash>: the same command finds its run again, another one never does."""
+    path, _, argument = config_file.partition(":")
+    name = "-".join(part for part in (pathlib.Path(path).stem, re.sub(r"\W+", "_", argument)) if part)
+    return pathlib.Path("runs") / f"{name}-{config_lib.fingerprint(config.to_dict())}"
+
+
+def _help() -> str:
+    """Describe the command line and every field of the configuration."""
+    width = max(map(len, config_lib.RULES))
+    fields = "\n".join(f"  --config.{name:<{width}}  {accepted}" for name, (_, accepted) in config_lib.RULES.items())
+    return f"""{sys.modules["__main__"].__doc__}
+flags:
+  --config=FILE    configuration file, configs/eanet.py say (required, before its fields)
+  --workdir=DIR    directory of the run (default: runs/<config file>-<8 digits of the configuration's hash>)
+
+fields of the configuration, with what each accepts (configs/default.py has defaults and meanings):
+{fields}"""

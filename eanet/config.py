@@ -1,0 +1,173 @@
+"""The configuration's rules: every field with its type and range, checked before anything is built."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from eanet import attention, model, optim
+from eanet.errors import UserError
+
+Rule = tuple[Callable[[Any], bool], str]  # a test of the value, and in words what passes it
+
+
+def _whole(low: int, high: int) -> Rule:
+    return (lambda v: type(v) is int and low <= v <= high), f"a whole number from {low} to {high}"
+
+
+def _number(low: float, high: float, below: bool = False) -> Rule:
+    def check(value: Any) -> bool:
+        if type(value) not in (int, float) or not math.isfinite(value):
+            return False
+        return low <= value < high if below else low <= value <= high
+
+    return check, f"a number from {low:g} to {'below ' if below else ''}{high:g}"
+
+
+def _choice(*accepted: str) -> Rule:
+    return (lambda v: v in accepted and type(v) is str), " or ".join(accepted)
+
+
+def _positive(high: float) -> Rule:
+    check, _ = _number(0, high)
+    return (lambda v: check(v) and v > 0), f"a number above 0, at most {high:g}"
+
+
+_FLAG: Rule = ((lambda v: type(v) is bool), "True or False")
+_TEXT: Rule = ((lambda v: type(v) is str), "text")
+_NAME: Rule = ((lambda v: type(v) is str and v != ""), "text that is not empty")
+_TAGS: Rule = (
+    (lambda v: isinstance(v, (tuple, list)) and all(type(tag) is str and 0 < len(tag) <= 64 for tag in v)),
+    "a tuple of texts of 1 to 64 characters",
+)
+_RATE = _number(0, 1, below=True)
+
+RULES: dict[str, Rule] = {
+    "seed": _whole(0, 2**32 - 1),
+    "num_seeds": _whole(1, 1),
+    "data.name": _NAME,
+    "data.dir": _TEXT,
+    "data.validation_fraction": (
+        lambda v: _RATE[0](v) and v > 0,
+        "a number above 0 and below 1",
+    ),
+    "data.train_limit": _whole(0, 10**9),
+    "model.attention": _choice(*model.ATTENTIONS),
+    "model.patch_size": _whole(1, 1024),
+    "model.dim": _whole(1, 16384),
+    "model.depth": _whole(0, 1000),
+    "model.mlp_dim": _whole(1, 65536),
+    "model.num_heads": _whole(1, 1024),
+    "model.head_dim": _whole(0, 16384),
+    "model.dim_coefficient": _whole(1, 1024),
+    "model.memory_size": _whole(0, 65536),
+    "model.normalization": _choice(*attention.NORMALIZATIONS),
+    "model.memory_bias": _FLAG,
+    "model.tie_memories": _FLAG,
+    "model.share_memories": _FLAG,
+    "model.attention_dropout": _RATE,
+    "model.projection_dropout": _RATE,
+    "model.mlp_dropout": _RATE,
+    "model.final_norm": _FLAG,
+    "model.pool": _choice(*model.POOLS),
+    "model.dtype": _choice(*model.DTYPES),
+    "augment.flip": _FLAG,
+    "augment.rotation": _number(0, 0.5),
+    "augment.contrast": _RATE,
+    "augment.zoom": _RATE,
+    "optimizer.learning_rate": _positive(1000),
+    "optimizer.weight_decay": _number(0, 1000),
+    "optimizer.decay_mask": _choice(*optim.DECAY_MASKS),
+    "optimizer.schedule": _choice(*optim.SCHEDULES),
+    "optimizer.warmup_epochs": _number(0, 10**6),
+    "optimizer.clip_norm": _number(0, 10**9),
+    "train.batch_size": _whole(1, 10**6),
+    "train.epochs": _whole(1, 10**6),
+    "train.label_smoothing": _RATE,
+    "train.steps_per_call": _whole(0, 10**9),
+    "checkpoint.every_epochs": _whole(1, 10**6),
+    "checkpoint.keep": _whole(1, 10**6),
+    "wandb.mode": _choice("auto", "online", "offline", "disabled"),
+    "wandb.project": _NAME,
+    "wandb.entity": _TEXT,
+    "wandb.group": _TEXT,
+    "wandb.job_type": _TEXT,
+    "wandb.tags": _TAGS,
+}
+
+# Fields that change where a run's traces go, but not one of its numbers.
+_WITHOUT_EFFECT = ("data.dir", "checkpoint", "wandb")
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give a nested dict as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Raise UserError with one line that names the first bad field, its value and what is accepted."""
+    flat = flatten(config.to_dict())
+    for field in flat:
+        if field not in RULES:
+            raise UserError(f"config.{field}={flat[field]!r}: no such field")
+    for field, (check, accepted) in RULES.items():
+        if field not in flat:
+            raise UserError(f"config.{field} is missing; accepted: {accepted}")
+        if not check(flat[field]):
+            raise UserError(f"config.{field}={flat[field]!r}; accepted: {accepted}")
+    _validate_sizes(config.model)
+    if config.optimizer.warmup_epochs > config.train.epochs:
+        raise UserError(
+            f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} is longer than the run; "
+            f"accepted: at most config.train.epochs={config.train.epochs}"
+        )
+
+
+def _validate_sizes(m: ml_collections.ConfigDict) -> None:
+    """Check the sizes that must divide one another; which do depends on the attention."""
+    external = m.attention == "external"
+    divides_heads = external or (m.attention == "self" and m.head_dim == 0)
+    if divides_heads and m.dim % m.num_heads:
+        raise UserError(f"config.model.num_heads={m.num_heads} does not divide config.model.dim={m.dim}")
+    if external and not m.memory_size and m.dim % m.dim_coefficient:
+        raise UserError(f"config.model.dim_coefficient={m.dim_coefficient} does not divide config.model.dim={m.dim}")
+
+
+def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], train_examples: int) -> None:
+    """Raise UserError where the configuration does not fit the images or their number.
+
+    image_shape is [height, width, channels].
+    """
+    side, patch = image_shape[0], config.model.patch_size
+    if side % patch:
+        raise UserError(
+            f"config.model.patch_size={patch} does not divide the {side}×{side} images of {config.data.name}"
+        )
+    if config.train.batch_size > train_examples:
+        raise UserError(
+            f"config.train.batch_size={config.train.batch_size} is larger than the training set; "
+            f"accepted: at most {train_examples}"
+        )
+
+
+def fingerprint(config: dict[str, Any]) -> str:
+    """Give 8 hexadecimal digits that stand for a whole resolved configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    """Name the first field with an effect on the numbers in which two configurations differ."""
+    # Through JSON, because a stored configuration has been through it: tuples become lists.
+    ours, theirs = (flatten(json.loads(json.dumps(config))) for config in (ours, theirs))
+    for field in sorted(ours.keys() | theirs.keys()):
+        if field.startswith(_WITHOUT_EFFECT):
+            continue
+        if ours.get(field) != theirs.get(field):
+            return f"config.{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"
+    return None

@@ -1,0 +1,47 @@
+"""Progress of a run: a bar on a terminal, a plain line an epoch elsewhere."""
+
+import sys
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class RunProgress:
+    """Show epoch, step, loss, accuracy, images/s and time left; a context manager."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int, show: bool = True):
+        self._epochs, self._steps_per_epoch, self._show = epochs, steps_per_epoch, show
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            disable=not (show and sys.stdout.isatty()),
+        )
+        total = epochs * steps_per_epoch
+        self._task = self._bar.add_task("", total=total, completed=step, epoch=self._epoch(step), text="compiling")
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def _epoch(self, step: int) -> str:
+        return f"{max(0, step - 1) // self._steps_per_epoch + 1}/{self._epochs}"
+
+    def update(self, step: int, row: dict[str, float]) -> None:
+        """Show a row of metrics; off a terminal only one that ends an epoch."""
+        text = f"loss {row['train/loss']:.4f}  accuracy {row['train/accuracy']:.2%}"
+        if "val/loss" in row:
+            text += f"  val loss {row['val/loss']:.4f}  val accuracy {row['val/accuracy']:.2%}"
+        text += f"  {row['train/images_per_second']:.0f} images/s"
+        self._bar.update(self._task, completed=step, epoch=self._epoch(step), text=text)
+        if self._show and self._bar.disable and "val/loss" in row:
+            self.say(f"epoch {self._epoch(step)}  step {step}  {text}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        if self._show:
+            self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

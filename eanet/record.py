@@ -1,0 +1,156 @@
+"""What a run is on disk: the files of its working directory, said once.
+
+config.json       the resolved configuration
+environment.json  versions, devices, commit and command line of the newest start; earlier starts below it
+metrics.jsonl     an object a line: step, epoch, metrics
+results.json      written once, when the run is finished
+predictions.npz   of the finished run, an entry per test image
+curves.png        loss and accuracy over the epochs
+checkpoints/      Orbax; see eanet.checkpoint
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from eanet import config as config_lib
+from eanet.errors import UserError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "wandb")
+
+
+class Record:
+    """The files of one run. Only the primary process writes; every file is whole or not there."""
+
+    def __init__(self, workdir: str | pathlib.Path, primary: bool = True):
+        self.workdir = pathlib.Path(workdir).absolute()
+        self._primary = primary
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.workdir / "checkpoints"
+
+    @property
+    def curves(self) -> pathlib.Path:
+        return self.workdir / "curves.png"
+
+    def read(self, name: str) -> Any:
+        """Read one of the JSON files; None where it does not exist."""
+        path = self.workdir / name
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
+
+    def write(self, name: str, value: Any) -> None:
+        """Write one of the JSON files under a temporary name, then rename."""
+        if self._primary:
+            _write_whole(self.workdir / name, json.dumps(value, indent=2) + "\n")
+
+    def check_config(self, config: dict[str, Any]) -> None:
+        """Raise UserError where the directory belongs to a run with another configuration, or is no directory."""
+        if self.workdir.exists() and not self.workdir.is_dir():
+            raise UserError(f"--workdir={self.workdir} is a file; accepted: a directory, existing or new")
+        stored = self.read("config.json")
+        difference = stored and config_lib.first_difference(config, stored)
+        if difference:
+            raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
+
+    def open(self, config: dict[str, Any]) -> None:
+        """Make the directory and note the configuration and the environment of this start."""
+        if not self._primary:
+            return
+        try:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            self.write("config.json", config)
+            earlier = self.read("environment.json")
+            starts = [earlier, *earlier.pop("earlier_starts")] if earlier else []
+            self.write("environment.json", environment() | {"earlier_starts": starts})
+        except OSError as error:
+            raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read the metrics; a last line that a crash cut short is left out."""
+        path = self.workdir / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def truncate(self, step: int) -> None:
+        """Drop the rows after a step, so that a resumed run writes none twice."""
+        rows = self.rows()
+        if self._primary and rows:
+            kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
+            _write_whole(self.workdir / "metrics.jsonl", kept)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row of metrics; it is on disk before the checkpoint that follows it."""
+        if self._primary:
+            with (self.workdir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def write_predictions(self, **arrays: np.ndarray) -> None:
+        """Store arrays with an entry per test image."""
+        if self._primary:
+            partial = self.workdir / ".predictions.npz"
+            np.savez_compressed(partial, **arrays)
+            os.replace(partial, self.workdir / "predictions.npz")
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def environment() -> dict[str, Any]:
+    """Describe this start: when, with what, on what, from which commit."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "git": git_state(),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """Give the commit of the code and whether its tree was clean; None where there is no repository."""
+    root = pathlib.Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if changes is None else not changes}

@@ -1,0 +1,32 @@
+"""Train one configuration: python main.py --config=configs/eanet.py [--config.FIELD=VALUE …] [--workdir=DIR].
+
+The same command goes on where it stopped; a finished run is left as it is.
+"""
+
+# The work is in eanet.train, where it can be tested.
+
+import os
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from eanet import cli
+from eanet.errors import UserError
+from eanet.train import train
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run.")
+
+
+def main(argv: list[str]) -> None:
+    """Train what the flags describe."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected {argv[1]!r}; every argument has the form --flag=value")
+    config_file = config_flags.get_config_filename(flags.FLAGS["config"])
+    train(_CONFIG.value, _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notices, where a data set is prepared
+    sys.exit(cli.run(lambda: app.run(main, flags_parser=cli.parse_flags)))
