@@ -34,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.attention_dropout = 0.2  # rate, on the attention map
     model.projection_dropout = 0.2  # rate, on the attention's output
     model.mlp_dropout = 0.2  # rate, after both layers of the MLP
+    model.gelu = "tanh"  # tanh (Keras 3) | erf (tf.keras)
     model.final_norm = False  # layer norm before pooling
     model.pool = "mean"  # mean | cls
     model.dtype = "float32"  # of activations: float32 | bfloat16
@@ -43,10 +44,14 @@ def get_config() -> ml_collections.ConfigDict:
     augment.flip = True  # left-right, with probability one half
     augment.rotation = 0.1  # fraction of a full turn, both ways
     augment.contrast = 0.1  # factor from U(1 - x, 1 + x) about the image's channel means
+    augment.contrast_upward = False  # factor from U(1, 1 + x) instead, as Keras 3.6 and later draw it
+    augment.contrast_per_batch = False  # one factor for all images of a batch, as tf.keras drew it
+    augment.contrast_clip = False  # Keras's fault since 2.9, only to reproduce it: configs/reproduction.py
     augment.zoom = 0.2  # height and width each from U(1 - x, 1 + x); above 1 zooms out
 
     # Optimizer: AdamW
     config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.variant = "optax"  # optax | keras (epsilon joins sqrt(v) before its bias correction)
     optimizer.learning_rate = 1e-3
     optimizer.weight_decay = 1e-4  # multiplied by the learning rate, as in Keras 3 and optax
     optimizer.decay_mask = "all"  # all | kernels (spares biases, layer norms and positions)
@@ -60,6 +65,13 @@ def get_config() -> ml_collections.ConfigDict:
     train.epochs = 50
     train.label_smoothing = 0.1
     train.steps_per_call = 0  # steps between two rows of training metrics; 0 = a row an epoch
+
+    # Guards: training must see what evaluation sees
+    config.guard = guard = ml_collections.ConfigDict()
+    guard.input_difference = 1e-6  # largest difference with augmentation at strength 0; above it the run stops
+    guard.zeros = 0.05  # warn where the share of exact zeros in the input differs by more,
+    guard.mean = 0.1  # or its mean, in deviations of the evaluation's,
+    guard.deviation = 0.2  # or its deviation, relative to the evaluation's
 
     # Checkpoints
     config.checkpoint = checkpoint = ml_collections.ConfigDict()

@@ -21,7 +21,14 @@ class Preprocessing:
     flip: bool = False  # left-right, with probability one half
     rotation: float = 0.0  # fraction of a full turn, both ways
     contrast: float = 0.0  # factor from U(1 - x, 1 + x)
+    contrast_upward: bool = False  # factor from U(1, 1 + x) instead
+    contrast_per_batch: bool = False  # one factor for all images of a batch
+    contrast_clip: bool = False  # clip to [0, 255] after it, in training only: Keras's fault, to reproduce it
     zoom: float = 0.0  # height and width each from U(1 - x, 1 + x)
+
+    def without_randomness(self) -> "Preprocessing":
+        """Give the same path with every strength at 0."""
+        return dataclasses.replace(self, flip=False, rotation=0.0, contrast=0.0, zoom=0.0)
 
 
 def normalize(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
@@ -95,6 +102,8 @@ def augment(key: jax.Array, images: jax.Array, preprocessing: Preprocessing) -> 
     Every image has draws of its own; a part whose strength is 0 or False is not even compiled.
     """
     uniform = jax.random.uniform(key, (images.shape[0], 5))
+    if preprocessing.contrast_per_batch:
+        uniform = uniform.at[:, 2].set(uniform[0, 2])
 
     def augment_one(u: jax.Array, image: jax.Array) -> jax.Array:
         def symmetric(index: int, strength: float) -> jax.Array:
@@ -105,10 +114,25 @@ def augment(key: jax.Array, images: jax.Array, preprocessing: Preprocessing) -> 
         if preprocessing.rotation:
             image = rotate(image, symmetric(1, 2 * jnp.pi * preprocessing.rotation))
         if preprocessing.contrast:
-            image = adjust_contrast(image, 1 + symmetric(2, preprocessing.contrast))
+            strength = u[2] * preprocessing.contrast
+            if not preprocessing.contrast_upward:
+                strength = symmetric(2, preprocessing.contrast)
+            image = adjust_contrast(image, 1 + strength)
+        if preprocessing.contrast_clip:
+            image = jnp.clip(image, 0, 255)
         if preprocessing.zoom:
             factors = (1 + symmetric(i, preprocessing.zoom) for i in (3, 4))
             image = zoom(image, *factors)
         return image
 
     return jax.vmap(augment_one)(uniform, images)
+
+
+def training_input(key: jax.Array, images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """Give what the network sees of uint8 images in training."""
+    return augment(key, normalize(images, preprocessing), preprocessing)
+
+
+def evaluation_input(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """Give what the network sees of uint8 images in evaluation."""
+    return normalize(images, preprocessing)

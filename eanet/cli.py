@@ -1,6 +1,7 @@
 """What the command lines share: flags that fail in one line, exit codes, and the default directory of a run."""
 
 import difflib
+import os
 import pathlib
 import re
 import sys
@@ -25,6 +26,9 @@ def run(function: Callable[[], Any]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `… | head`: nobody reads on, and that is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     return 0
 
 
@@ -39,9 +43,9 @@ def parse_flags(argv: list[str]) -> list[str]:
             near = difflib.get_close_matches(field, config_lib.RULES, n=1)
             hint = f"; did you mean config.{near[0]}?" if near else "; --help lists the fields"
             raise UserError(f"--config.{field}: no such field{hint}")
-    files = [arg.split("=", 1)[1] for arg in argv if re.match("--?config=", arg)]
-    for file in files:
-        if not pathlib.Path(file.partition(":")[0]).is_file():
+    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+        file = value if flag in ("-config", "--config") else flag.partition("config=")[2]
+        if re.match("--?config(=|$)", flag) and not pathlib.Path(file.partition(":")[0]).is_file():
             raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
     try:
         rest = flags.FLAGS(argv)
@@ -49,7 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             flags.FLAGS.config.to_dict()  # a file that failed to load says so only when it is used
     except flags.Error as error:
         named = re.search(r"--config\.([\w.]+)", str(error))
-        accepted = named and named[1] in config_lib.RULES and config_lib.RULES[named[1]][1]
+        accepted = named and isinstance(error, flags.IllegalFlagValueError) and config_lib.RULES[named[1]][1]
         raise UserError(f"{error}" + (f"; accepted: {accepted}" if accepted else "")) from error
     except Exception as error:  # whatever a configuration file, or ml_collections on top of it, raises
         given = ", ".join(match[0] for match in overrides)

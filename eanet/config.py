@@ -71,15 +71,20 @@ RULES: dict[str, Rule] = {
     "model.attention_dropout": _RATE,
     "model.projection_dropout": _RATE,
     "model.mlp_dropout": _RATE,
+    "model.gelu": _choice(*model.GELUS),
     "model.final_norm": _FLAG,
     "model.pool": _choice(*model.POOLS),
     "model.dtype": _choice(*model.DTYPES),
     "augment.flip": _FLAG,
     "augment.rotation": _number(0, 0.5),
     "augment.contrast": _RATE,
+    "augment.contrast_upward": _FLAG,
+    "augment.contrast_per_batch": _FLAG,
+    "augment.contrast_clip": _FLAG,
     "augment.zoom": _RATE,
     "optimizer.learning_rate": _positive(1000),
     "optimizer.weight_decay": _number(0, 1000),
+    "optimizer.variant": _choice(*optim.VARIANTS),
     "optimizer.decay_mask": _choice(*optim.DECAY_MASKS),
     "optimizer.schedule": _choice(*optim.SCHEDULES),
     "optimizer.warmup_epochs": _number(0, 10**6),
@@ -88,6 +93,10 @@ RULES: dict[str, Rule] = {
     "train.epochs": _whole(1, 10**6),
     "train.label_smoothing": _RATE,
     "train.steps_per_call": _whole(0, 10**9),
+    "guard.input_difference": _number(0, 10**9),
+    "guard.zeros": _number(0, 1),
+    "guard.mean": _number(0, 10**9),
+    "guard.deviation": _number(0, 10**9),
     "checkpoint.every_epochs": _whole(1, 10**6),
     "checkpoint.keep": _whole(1, 10**6),
     "wandb.mode": _choice("auto", "online", "offline", "disabled"),
@@ -99,7 +108,7 @@ RULES: dict[str, Rule] = {
 }
 
 # Fields that change where a run's traces go, but not one of its numbers.
-_WITHOUT_EFFECT = ("data.dir", "checkpoint", "wandb")
+_WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "wandb")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ from eanet.attention import ExternalAttention, SelfAttention, make_memories, mem
 
 ATTENTIONS = ("external", "self", "none")
 POOLS = ("mean", "cls")
+GELUS = ("tanh", "erf")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 LAYER_NORM_EPSILON = 1e-5  # the example's; flax's default is 1e-6
@@ -47,6 +48,7 @@ class Block(nn.Module):
     attention: Callable[..., nn.Module] | None  # makes the attention module; None = no attention
     mlp_dim: int  # hidden channels of the MLP
     mlp_dropout: float  # rate, after both layers of the MLP
+    gelu: str = "tanh"  # tanh (approximate, Keras 3's) | erf (exact, tf.keras's)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -60,7 +62,9 @@ class Block(nn.Module):
 
         hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_in")
         out = nn.Dense(x_BND.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_out")
-        y = nn.Dropout(self.mlp_dropout)(nn.gelu(hidden(norm("mlp_norm")(x_BND))), deterministic=deterministic)
+        y = nn.Dropout(self.mlp_dropout)(
+            nn.gelu(hidden(norm("mlp_norm")(x_BND)), approximate=self.gelu == "tanh"), deterministic=deterministic
+        )
         return x_BND + nn.Dropout(self.mlp_dropout)(out(y), deterministic=deterministic)
 
 
@@ -80,6 +84,7 @@ class VisionTransformer(nn.Module):
     depth: int = 8  # blocks
     mlp_dim: int = 64  # hidden channels of a block's MLP
     mlp_dropout: float = 0.2  # rate
+    gelu: str = "tanh"  # tanh | erf
     final_norm: bool = False  # layer norm before pooling
     pool: str = "mean"  # mean over the tokens | cls token
     dtype: Any = jnp.float32  # of activations
@@ -109,7 +114,7 @@ class VisionTransformer(nn.Module):
         if self.shared_memories is not None:
             attention = functools.partial(attention, memories=self.shared_memories())
         for i in range(self.depth):
-            block = Block(attention, self.mlp_dim, self.mlp_dropout, self.dtype, name=f"block_{i}")
+            block = Block(attention, self.mlp_dim, self.mlp_dropout, self.gelu, self.dtype, name=f"block_{i}")
             x_BND = block(x_BND, deterministic=deterministic)
 
         if self.final_norm:
@@ -126,7 +131,7 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> VisionTr
 
     Raises ValueError for an unknown attention, normalisation, pool or dtype, and for sizes that do not divide.
     """
-    for field, accepted in (("attention", ATTENTIONS), ("pool", POOLS), ("dtype", tuple(DTYPES))):
+    for field, accepted in (("attention", ATTENTIONS), ("pool", POOLS), ("gelu", GELUS), ("dtype", tuple(DTYPES))):
         if config[field] not in accepted:
             raise ValueError(f"{field} is {config[field]!r}; accepted: {', '.join(accepted)}")
     dropouts = {"attention_dropout": config.attention_dropout, "projection_dropout": config.projection_dropout}
@@ -151,7 +156,7 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> VisionTr
         shared_memories=shared_memories,
         dtype=DTYPES[config.dtype],
         **{field: config[field] for field in ("patch_size", "dim", "depth", "mlp_dim", "mlp_dropout")},
-        **{field: config[field] for field in ("final_norm", "pool")},
+        **{field: config[field] for field in ("gelu", "final_norm", "pool")},
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -11,6 +12,7 @@ ADAM_EPSILON = 1e-7
 
 SCHEDULES = ("constant", "cosine")
 DECAY_MASKS = ("all", "kernels")
+VARIANTS = ("optax", "keras")
 
 
 def make_schedule(config: ml_collections.ConfigDict, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
@@ -31,14 +33,31 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
+    """Scale by Adam as Keras does: epsilon is added to the root of v before the bias correction, not after.
+
+    In optax's terms epsilon is divided by sqrt(1 - b2^t), 32 times as large at the first step. The state is
+    optax's own, so that a checkpoint's structure does not depend on the variant.
+    """
+
+    def update(grads: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        mu = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mu, grads)
+        nu = jax.tree.map(lambda v, g: v + (1 - b2) * (jnp.square(g) - v), state.nu, grads)
+        count = optax.safe_increment(state.count)
+        correction = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+        updates = jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + ADAM_EPSILON), mu, nu)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2).init, update)
+
+
 def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Build AdamW (decoupled decay, multiplied by the learning rate) behind optional clipping."""
-    adamw = optax.adamw(
-        schedule,
-        eps=ADAM_EPSILON,
-        weight_decay=config.weight_decay,
-        mask=decay_mask if config.decay_mask == "kernels" else None,
-    )
+    adam = scale_by_keras_adam() if config.variant == "keras" else optax.scale_by_adam(eps=ADAM_EPSILON)
+    mask = decay_mask if config.decay_mask == "kernels" else None
+    decay = optax.add_decayed_weights(config.weight_decay, mask)
+    adamw = optax.chain(adam, decay, optax.scale_by_learning_rate(schedule))
     if not config.clip_norm:
         return adamw
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)

@@ -9,10 +9,11 @@ class RunProgress:
     """Show epoch, step, loss, accuracy, images/s and time left; a context manager."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, step: int, show: bool = True):
+        self._validation = ""  # stays on the bar through the next epoch
         self._epochs, self._steps_per_epoch, self._show = epochs, steps_per_epoch, show
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
+            BarColumn(bar_width=8),  # so that all of it fits a terminal of 80 columns
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
@@ -33,13 +34,15 @@ class RunProgress:
 
     def update(self, step: int, row: dict[str, float]) -> None:
         """Show a row of metrics; off a terminal only one that ends an epoch."""
-        text = f"loss {row['train/loss']:.4f}  accuracy {row['train/accuracy']:.2%}"
+        loss, accuracy, speed = row["train/loss"], row["train/accuracy"], f"{row['train/images_per_second']:.0f}"
         if "val/loss" in row:
-            text += f"  val loss {row['val/loss']:.4f}  val accuracy {row['val/accuracy']:.2%}"
-        text += f"  {row['train/images_per_second']:.0f} images/s"
+            self._validation = f" val {row['val/accuracy']:.1%}"
+            if self._show and self._bar.disable:
+                validation = f"val loss {row['val/loss']:.4f}  val accuracy {row['val/accuracy']:.2%}"
+                line = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {validation}  {speed} images/s"
+                self.say(f"epoch {self._epoch(step)}  step {step}  {line}")
+        text = f"loss {loss:.3f} acc {accuracy:.1%}{self._validation} {speed} img/s"
         self._bar.update(self._task, completed=step, epoch=self._epoch(step), text=text)
-        if self._show and self._bar.disable and "val/loss" in row:
-            self.say(f"epoch {self._epoch(step)}  step {step}  {text}")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from eanet import metrics
-from eanet.augment import augment, normalize
+from eanet.augment import evaluation_input, training_input
 from eanet.experiment import Experiment
 
 
@@ -83,8 +83,7 @@ def train_step(
 
     images is uint8 [batch, height, width, channels], labels int32 [batch], mask bool [batch].
     """
-    inputs = normalize(images, experiment.preprocessing)
-    inputs = augment(stream(key, Purpose.AUGMENT, state.step), inputs, experiment.preprocessing)
+    inputs = training_input(stream(key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
     weights = mask.astype(jnp.float32)
 
     def mean_loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -99,7 +98,7 @@ def train_step(
     updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
     starts_epoch = state.step % experiment.steps_per_epoch == 0
     epoch_sums = jax.tree.map(lambda old, new: jnp.where(starts_epoch, 0, old) + new, state.epoch_sums, sums)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     monitor = Monitor(
         grad_norm=grad_norm,
@@ -152,7 +151,7 @@ def evaluate_call(
     def one(start: jax.Array) -> dict[str, jax.Array]:
         index = jnp.minimum(start + jnp.arange(batch_size), examples - 1)  # the last batch repeats the last example
         index = jax.lax.with_sharding_constraint(index, experiment.batch_sharding)
-        inputs = normalize(images[index], experiment.preprocessing)
+        inputs = evaluation_input(images[index], experiment.preprocessing)
         logits = experiment.model.apply({"params": params}, inputs, deterministic=True)
         values = metrics.per_example(logits, labels[index], experiment.label_smoothing)
         return values | {"predicted": jnp.argmax(logits, axis=-1).astype(jnp.int32)}

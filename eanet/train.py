@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from eanet import config as config_lib
-from eanet import curves, data, experiment, metrics, sharding, step, tracking
+from eanet import curves, data, experiment, guards, metrics, sharding, step, tracking
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.evaluate import Evaluator, means
@@ -22,6 +22,12 @@ from eanet.record import Record, environment
 
 # The host breaks up long calls so that the bar moves and a signal is heard about this often.
 _PACE_SECONDS = 2.0
+# Enough for three digits of every statistic, and no more than a second.
+_GUARD_IMAGES = 1024
+_DIVERGES = (
+    "warning: validation loss has been above ln({}) for two epochs while training loss falls: the network is worse "
+    "than no answer on images that it does not train on; does training see the same input as evaluation?"
+)
 
 
 @dataclasses.dataclass
@@ -112,6 +118,8 @@ class Run:
 
     def _train(self, tracker: tracking.Tracker) -> None:
         per_epoch = self._experiment.steps_per_epoch
+        if int(self._state.step) == 0:
+            self._check_input()
         images, labels = self._put(self._dataset.train)
         validation = self._put(self._dataset.validation)
         position = int(self._state.step)
@@ -146,6 +154,8 @@ class Run:
                         row |= self._validate(position // per_epoch, validation)
                     self._record.append(row)
                     tracker.log(row)
+                    if position % per_epoch == 0 and self._diverges():
+                        bar.say(_DIVERGES.format(len(self._dataset.class_names)))
                     seconds, first = 0.0, position
                     if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
                         self._save(position)
@@ -155,6 +165,16 @@ class Run:
                     bar.say(f"{interruption.received.name} at step {position}: saved; the same command goes on.")
                     raise SystemExit(interruption.exit_code)
         self._save(position)
+
+    def _check_input(self) -> None:
+        sample = self._dataset.train.images[:_GUARD_IMAGES]
+        key = step.stream(self._key, step.Purpose.AUGMENT)
+        for warning in guards.check_input(key, sample, self._experiment.preprocessing, self._config.guard):
+            print(f"warning: {warning}")
+
+    def _diverges(self) -> bool:
+        rows = [row for row in self._record.rows() if "val/loss" in row]
+        return guards.validation_diverges(rows, len(self._dataset.class_names))
 
     def _next_row(self, position: int) -> int:
         """Give the step of the next row of metrics: a multiple of steps_per_call in its epoch, or its end."""

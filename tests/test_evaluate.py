@@ -1,0 +1,56 @@
+"""The stand-alone evaluation of a run."""
+
+import json
+
+import pytest
+from tiny import tiny_config
+
+from eanet import evaluate, metrics, train
+from eanet.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, train.train(tiny_config(), workdir)
+
+
+@pytest.mark.parametrize(("split", "prefix", "examples"), [("test", "test", 360), ("validation", "val", 288)])
+def test_evaluation_repeats_what_the_run_recorded(run, split, prefix, examples):
+    workdir, results = run
+    result = evaluate.evaluate(workdir, split)
+    assert (result["examples"], result["step"]) == (examples, 8)
+    for name in metrics.NAMES:
+        assert result[name] == pytest.approx(results[f"{prefix}/{name}"], rel=1e-6)
+    assert json.loads((workdir / f"evaluation-{split}.json").read_text()) == result
+
+
+def test_class_accuracies_average_to_the_accuracy(run):
+    workdir, _ = run
+    result = evaluate.evaluate(workdir, "test")
+    assert set(result["accuracy_by_class"]) == set("0123456789")
+    correct = sum(
+        accuracy * count for accuracy, count in zip(result["accuracy_by_class"].values(), _counts(), strict=True)
+    )
+    assert correct / 360 == pytest.approx(result["accuracy"])
+
+
+def _counts():
+    import numpy as np
+
+    from eanet import data
+
+    return np.bincount(data.load(tiny_config().data).test.labels)
+
+
+def test_a_directory_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        evaluate.evaluate(tmp_path, "test")
+
+
+def test_a_run_without_a_checkpoint_is_an_error(tmp_path):
+    from eanet.record import Record
+
+    Record(tmp_path).open(tiny_config().to_dict())
+    with pytest.raises(UserError, match="no checkpoint"):
+        evaluate.evaluate(tmp_path, "test")

@@ -1,0 +1,119 @@
+"""The command line as a user meets it: in a process, with its exit code and what it prints."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from tiny import tiny_config
+
+from eanet import cli, train
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_DIGITS = "--config=configs/digits.py"
+
+
+def _main(*arguments, timeout=120, **environment):
+    command = [sys.executable, "main.py", *arguments]
+    return subprocess.run(
+        command, cwd=_ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nothing.py"], "configs/nothing.py: no such file"),
+        (["--config", "configs/nothing.py"], "configs/nothing.py: no such file"),
+        (
+            [_DIGITS, "--config.model.num_head=2"],
+            "config.model.num_head: no such field; did you mean config.model.num_heads",
+        ),
+        ([_DIGITS, "--config.train.batch_size=2.5"], "config.train.batch_size=2.5"),
+        ([_DIGITS, "--config.augment.flip=maybe"], "accepted: True or False"),
+        ([_DIGITS, "--config.model.attention=linear"], "accepted: external or self or none"),
+        ([_DIGITS, "--config.optimizer.learning_rate=nan"], "config.optimizer.learning_rate=nan"),
+        ([_DIGITS, "model.num_heads=2"], "unexpected 'model.num_heads=2'"),
+        ([_DIGITS, "--wordkir=x"], "wordkir"),
+        (["--config.seed=1", _DIGITS], "before a value for --config"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+    done = _main(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_explains_itself():
+    done = _main("--help")
+    assert done.returncode == 0
+    for text in ("--config=FILE", "--workdir=DIR", "--config.model.dim_coefficient", "double or tokens or slots"):
+        assert text in done.stdout
+
+
+def test_without_data_and_network_the_message_says_what_to_do(tmp_path):
+    """The proxy stands for a network that refuses; the limit is the issue's 30 s."""
+    done = _main(
+        "--config=configs/eanet.py", f"--config.data.dir={tmp_path}", https_proxy="http://127.0.0.1:9", timeout=30
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    for text in ("cifar100", str(tmp_path), "no connection", "--config.data.dir=DIR", "configs/digits.py"):
+        assert text in done.stderr
+
+
+def test_the_same_command_finds_its_run_again_and_another_does_not():
+    names = [
+        cli.default_workdir("configs/digits.py", tiny_config()),
+        cli.default_workdir("some/where/digits.py", tiny_config()),
+        cli.default_workdir("configs/digits.py", tiny_config(seed=1)),
+        cli.default_workdir("configs/digits.py:small", tiny_config()),
+    ]
+    assert names[0] == names[1] and len(set(names)) == 3
+    assert names[0].parent.name == "runs" and len(names[0].name) == len("digits-") + 8
+    assert names[3].name.startswith("digits-small-")
+
+
+def test_a_run_from_the_command_line_and_its_evaluation(tmp_path):
+    overrides = ["--config.train.epochs=1", "--config.model.depth=1", "--config.wandb.mode=disabled"]
+    done = _main(_DIGITS, *overrides, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1  step 18" in done.stdout and "Test loss" in done.stdout
+    assert json.loads((tmp_path / "environment.json").read_text())["command"].endswith(f"--workdir={tmp_path}")
+    command = [sys.executable, "-m", "eanet.evaluate", f"--workdir={tmp_path}", "--split=test"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"{json.loads((tmp_path / 'results.json').read_text())['test/accuracy']:.2%}" in done.stdout
+
+
+def test_a_signal_from_outside_saves_and_exits_with_its_code(tmp_path):
+    """A run long enough to be interrupted: after its first epoch it gets SIGTERM."""
+    command = [sys.executable, "-u", "main.py", _DIGITS, "--config.wandb.mode=disabled", f"--workdir={tmp_path}"]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        process.terminate()
+        rest = process.stdout.read()
+    assert process.returncode == 143
+    assert "SIGTERM at step" in rest and "the same command goes on" in rest
+    assert any((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (_ROOT / "configs").glob("[!_]*.py")))
+def test_every_configuration_trains_two_steps(name, tmp_path, tfds_dir):
+    import importlib
+
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.data.train_limit, config.train.batch_size, config.train.epochs = 12, 8, 1
+    config.model.depth, config.model.dim, config.model.num_heads = 1, 16, 4
+    config.wandb.mode = "disabled"
+    if config.data.name != "digits":
+        config.data.dir = str(tfds_dir)
+    results = train.train(config, tmp_path)
+    assert results["steps"] == 2 and results["test/loss"] > 0

@@ -1,0 +1,50 @@
+"""Data parallel on emulated devices, in processes of their own: the number of devices is fixed at import."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import json, sys
+import numpy as np
+from tiny import tiny_config
+from eanet import train
+from eanet.errors import UserError
+import jax
+try:
+    results = train.train(tiny_config(train__batch_size=int(sys.argv[2])), sys.argv[1])
+except UserError as error:
+    results = {"error": str(error)}
+rows = [json.loads(line) for line in open(sys.argv[1] + "/metrics.jsonl")] if "error" not in results else []
+print("RESULT" + json.dumps({"devices": jax.device_count(), "rows": rows, "results": results}))
+"""
+
+
+def _train_on(devices, workdir, batch_size=32):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": os.pathsep.join(["tests", "."]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-c", _PROGRAM, str(workdir), str(batch_size)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.rpartition("RESULT")[2])
+
+
+def test_four_devices_compute_what_one_computes(tmp_path):
+    one, four = _train_on(1, tmp_path / "one"), _train_on(4, tmp_path / "four")
+    assert (one["devices"], four["devices"]) == (1, 4)
+    for ours, theirs in zip(four["rows"], one["rows"], strict=True):
+        for name in ("train/loss", "train/grad_norm", "val/loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+    assert four["results"]["test/loss"] == pytest.approx(one["results"]["test/loss"], rel=1e-5)
+
+
+def test_a_batch_that_does_not_divide_is_an_error_that_names_both(tmp_path):
+    result = _train_on(4, tmp_path / "run", batch_size=30)
+    assert result["results"]["error"] == "config.train.batch_size=30 does not divide by the 4 devices"
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,189 @@
+"""Whole runs: the record they leave, resume, interruption, and what must not be written."""
+
+import dataclasses
+import functools
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from eanet import data, experiment, sharding, step, train
+from eanet.checkpoint import Checkpoints
+from eanet.errors import UserError
+
+
+def _rows(workdir):
+    """Metrics without the timings, which are no function of the configuration."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "train/images_per_second"} for row in rows]
+
+
+def _params(workdir, config):
+    """The parameters of the newest checkpoint."""
+    mesh = sharding.make_mesh()
+    setup = experiment.build(config, data.load(config.data), mesh)
+    like = jax.eval_shape(functools.partial(step.init_state, setup), jax.random.key(0))
+    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(like, sharding.replicated(mesh))
+    return jax.tree.leaves(state)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run and what it returned."""
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.train(tiny_config(), workdir)
+
+
+def test_a_run_leaves_a_complete_record(finished):
+    workdir, results = finished
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {
+        *("config.json", "environment.json", "metrics.jsonl", "results.json", "predictions.npz"),
+        *("curves.png", "checkpoints"),
+    }
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(tiny_config().to_dict()))
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["versions"]["jax"] == jax.__version__ and environment["devices"]
+    assert set(environment["git"]) == {"commit", "clean"} and environment["command"]
+    rows = _rows(workdir)
+    assert [row["step"] for row in rows] == [4, 8] and [row["epoch"] for row in rows] == [1.0, 2.0]
+    expected = {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "accuracy", "top5_accuracy")}
+    assert expected | {"train/learning_rate", "train/grad_norm", "val/accuracy_best"} <= set(rows[0])
+    assert json.loads((workdir / "results.json").read_text()) == results
+    for name in ("test/loss", "test/accuracy", "test/top5_accuracy", "val/accuracy_best", "parameters"):
+        assert np.isfinite(results[name])
+    assert min(results[f"seconds_{part}"] for part in ("compile", "train", "evaluate")) > 0
+    assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_agree_with_the_results(finished):
+    workdir, results = finished
+    with np.load(workdir / "predictions.npz", allow_pickle=False) as predictions:
+        right = predictions["predicted"] == predictions["label"]
+        assert len(right) == 360
+        assert right.mean() == pytest.approx(results["test/accuracy"])
+        assert predictions["loss"].mean(dtype=np.float64) == pytest.approx(results["test/loss"])
+
+
+def test_a_finished_run_says_so_and_is_left_alone(finished, capsys):
+    workdir, results = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    assert train.train(tiny_config(), workdir) == results
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_another_configuration_never_overwrites_a_run(finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with pytest.raises(UserError, match=r"config\.seed is 0 there and 1 here"):
+        train.train(tiny_config(seed=1), workdir)
+    assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_the_same_configuration_gives_the_same_bits_and_another_seed_does_not(finished, tmp_path):
+    workdir, _ = finished
+    train.train(tiny_config(), tmp_path / "again")
+    train.train(tiny_config(seed=1), tmp_path / "other")
+    assert _rows(tmp_path / "again") == _rows(workdir)
+    assert _rows(tmp_path / "other") != _rows(workdir)
+
+
+class _InterruptAt(train.Interruption):
+    """Behave as if a signal had come before the n-th look."""
+
+    looks = 0
+    at = 3
+
+    @property
+    def received(self):
+        type(self).looks += 1
+        return signal.SIGTERM if type(self).looks >= self.at else None
+
+    @received.setter
+    def received(self, value):
+        pass
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, at):
+    """Interrupted within an epoch (steps 2 and 5 of 4 + 4), with rows every step that later vanish or stay."""
+    workdir, _ = finished
+    monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)  # a look at every step
+    monkeypatch.setattr(_InterruptAt, "looks", 0)
+    monkeypatch.setattr(_InterruptAt, "at", at)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(train, "Interruption", _InterruptAt)
+        train.train(tiny_config(), tmp_path)
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "results.json").exists()
+    assert (tmp_path / "checkpoints" / str(at)).is_dir()
+    train.train(tiny_config(), tmp_path)
+    assert _rows(tmp_path) == _rows(workdir)
+    for ours, theirs in zip(_params(tmp_path, tiny_config()), _params(workdir, tiny_config()), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_crash_after_a_row_leaves_no_row_twice(finished, tmp_path, monkeypatch):
+    workdir, _ = finished
+
+    def crash(self, position):
+        if position == 8:
+            raise RuntimeError("power cut")
+        save(self, position)
+
+    save = train.Run._save
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(train.Run, "_save", crash)
+        train.train(tiny_config(), tmp_path)
+    assert [row["step"] for row in _rows(tmp_path)] == [4, 8]
+    assert _rows(tmp_path) == _rows(workdir)
+    train.train(tiny_config(), tmp_path)
+    assert _rows(tmp_path) == _rows(workdir)
+
+
+def test_rows_stand_at_multiples_of_steps_per_call_and_end_with_the_epoch(finished, tmp_path):
+    workdir, _ = finished
+    train.train(tiny_config(train__steps_per_call=3), tmp_path)
+    rows = _rows(tmp_path)
+    assert [row["step"] for row in rows] == [3, 4, 7, 8]
+    assert ["val/loss" in row for row in rows] == [False, True, False, True]
+    assert rows[1::2] == _rows(workdir)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeypatch):
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda config: dataclasses.replace(load(config), mean=(float("nan"),)))
+    with pytest.raises(UserError, match="not finite at step 0 ") as stop:
+        train.train(tiny_config(), tmp_path)
+    assert stop.value.exit_code == 1
+    assert not (tmp_path / "results.json").exists()
+    assert not any((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train__epochs": 0}, r"config\.train\.epochs=0; accepted"),
+        ({"model__patch_size": 3}, r"config\.model\.patch_size=3 does not divide the 8×8 images"),
+        ({"train__batch_size": 101}, r"config\.train\.batch_size=101 is larger than the training set"),
+        ({"data__train_limit": 5000}, r"config\.data\.train_limit=5000 is more than the 1149"),
+        ({"data__name": "no_such_set"}, r"config\.data\.name=no_such_set"),
+        ({"data__validation_fraction": 0.9999}, r"leaves a split .* empty"),
+    ],
+)
+def test_bad_input_writes_nothing(tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message) as stop:
+        train.train(tiny_config(**overrides), tmp_path / "run")
+    assert stop.value.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        train.train(tiny_config(), tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
