@@ -1,4 +1,4 @@
-"""Decoded data sets on disk: memory-mapped arrays that are either whole or rebuilt.
+"""What a second start finds done: decoded data sets as memory-mapped arrays, whole or rebuilt, and compiled programs.
 
 Decoding 50,000 PNGs takes many seconds; reading them back decoded takes a fraction of one.
 """
@@ -11,15 +11,23 @@ import shutil
 import tempfile
 from typing import Any
 
+import jax
 import numpy as np
 import platformdirs
 
-_INDEX = "index.json"
+_INDEX = "index.json"  # size and checksum of every other file
+_META = "meta.json"
 
 
 def directory() -> pathlib.Path:
     """Give the cache directory: EANET_CACHE_DIR, else the user's own."""
     return pathlib.Path(os.environ.get("EANET_CACHE_DIR") or platformdirs.user_cache_dir("eanet"))
+
+
+def keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles beside the data, unless the person has named a place for it."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))
 
 
 def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
@@ -30,11 +38,12 @@ def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        files = {}
+        partial.chmod(0o755)  # mkdtemp's 0700 would keep a shared cache from everybody else
         for name, array in arrays.items():
             np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            files[name] = _fingerprint(partial / f"{name}.npy")
-        (partial / _INDEX).write_text(json.dumps({"files": files, "meta": meta}))
+        (partial / _META).write_text(json.dumps(meta))
+        files = {file.name: _fingerprint(file) for file in sorted(partial.iterdir())}
+        (partial / _INDEX).write_text(json.dumps(files))
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
     except BaseException:
@@ -51,12 +60,15 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
         return None
     try:
         index = json.loads((path / _INDEX).read_text())
+        if _META not in index:
+            raise ValueError(f"{_INDEX} does not list {_META}")
         arrays = {}
-        for name, fingerprint in index["files"].items():
-            if _fingerprint(path / f"{name}.npy") != fingerprint:
-                raise ValueError(f"{name}.npy is not what was written")
-            arrays[name] = np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        return arrays, index["meta"]
+        for name, fingerprint in index.items():
+            if _fingerprint(path / name) != fingerprint:
+                raise ValueError(f"{name} is not what was written")
+            if name != _META:
+                arrays[name.removesuffix(".npy")] = np.load(path / name, mmap_mode="r", allow_pickle=False)
+        return arrays, json.loads((path / _META).read_text())
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

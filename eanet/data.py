@@ -114,13 +114,10 @@ def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a prepared data set from the cache, else decode it; prepare it first where it is missing."""
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    prepared = _newest_version(root / name)
-    if prepared is None:
-        _prepare(name, root)
-        prepared = _newest_version(root / name)
+    prepared = _newest_version(root / name) or _prepare(name, root)
     # By content, not by path: the same data set mounted elsewhere finds its cache again.
     digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes()).hexdigest()[:8]
-    path = cache.directory() / f"{name.replace('/', '-')}-{prepared.name}-{digest}"
+    path = cache.directory() / f"{re.sub(r'[^0-9A-Za-z_]', '-', name)}-{prepared.name}-{digest}"
     try:
         cached = cache.load(path)
     except ValueError as error:
@@ -196,15 +193,21 @@ def _records(builder: Any, split: str) -> Any:
     return iter(tfds.as_numpy(builder.as_dataset(split=split)))
 
 
-def _prepare(name: str, root: pathlib.Path) -> None:
-    """Download and prepare a data set, or say within half a minute why that is not possible."""
+def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
+    """Download and prepare a data set, or say within half a minute why that is not possible.
+
+    Returns its directory, at once where TFDS finds it prepared: below a default configuration, or as name:version.
+    """
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=str(root))
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last for a version
+        reason = " ".join(str(error).split())[:300]
         raise UserError(f"config.data.name={name}: {reason}; accepted: {EMBEDDED} or a TFDS data set") from error
+    prepared = pathlib.Path(builder.data_path)
+    if (prepared / "dataset_info.json").exists():
+        return prepared
     urls = list(builder.url_infos or ())
     cause = _unreachable(urls[0]) if urls else None
     if cause is None:
@@ -214,7 +217,7 @@ def _prepare(name: str, root: pathlib.Path) -> None:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False), file_format="array_record"
             )
-            return
+            return prepared
         except (OSError, RuntimeError, tfds.core.download.DownloadError, tensorflow.errors.OpError) as error:
             cause = f"{type(error).__name__}: {error}"
     raise UserError(

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cli, data, experiment, metrics, sharding, step
+from eanet import cache, cli, data, experiment, metrics, sharding, step
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
@@ -57,6 +57,7 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
 
     Raises UserError where the directory holds no run or no checkpoint.
     """
+    cache.keep_compiled_programs()
     sharding.initialize_processes()
     record = Record(workdir, primary=jax.process_index() == 0)
     fields = record.read("config.json")

@@ -10,8 +10,8 @@ import jax
 import ml_collections
 import numpy as np
 
+from eanet import cache, curves, data, experiment, guards, metrics, sharding, step, tracking
 from eanet import config as config_lib
-from eanet import curves, data, experiment, guards, metrics, sharding, step, tracking
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.evaluate import Evaluator, means
@@ -50,6 +50,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     """
     config_lib.validate(config)
     fields = config.to_dict()
+    cache.keep_compiled_programs()
     sharding.initialize_processes()
     record = Record(workdir, primary=jax.process_index() == 0)
     record.check_config(fields)

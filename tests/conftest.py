@@ -5,9 +5,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("WANDB_SILENT", "true")
+# Toy programs compile in less than the second from which JAX keeps them; many tests share them.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Caches and credentials of the person who runs the tests stay out of them, and safe from them.
+_own = tempfile.TemporaryDirectory(prefix="eanet-tests-")
+os.environ |= {"EANET_CACHE_DIR": f"{_own.name}/cache", "NETRC": f"{_own.name}/no-netrc"}
 for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
     os.environ.pop(name, None)
 
@@ -15,13 +21,6 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-@pytest.fixture(autouse=True)
-def own_directories(tmp_path_factory, monkeypatch):
-    """Keep caches and W&B credentials of the person who runs the tests out of them, and theirs safe."""
-    monkeypatch.setenv("EANET_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setenv("NETRC", str(tmp_path_factory.getbasetemp() / "no-netrc"))
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_no_cache_is_none(tmp_path):
 
 def test_nothing_but_the_cache_is_left_behind(stored):
     assert [path.name for path in stored.parent.iterdir()] == [stored.name]
-    assert {path.name for path in stored.iterdir()} == {"images.npy", "labels.npy", "index.json"}
+    assert {path.name for path in stored.iterdir()} == {"images.npy", "labels.npy", "meta.json", "index.json"}
 
 
 def truncate(path):
@@ -88,11 +88,11 @@ def test_broken_index_is_a_value_error_that_says_something(stored, content):
     assert len(str(error.value)) > 5
 
 
-def test_index_without_a_files_entry_is_damage(stored):
+def test_index_that_leaves_out_the_metadata_is_damage(stored):
     index = json.loads((stored / "index.json").read_text())
-    del index["meta"]
+    del index["meta.json"]
     (stored / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="meta"):
+    with pytest.raises(ValueError, match=r"meta\.json"):
         cache.load(stored)
 
 
@@ -102,12 +102,11 @@ def test_file_in_the_place_of_a_cache_is_damage(tmp_path):
         cache.load(tmp_path / "set")
 
 
-@pytest.mark.xfail(strict=True, reason="the index has a checksum of the arrays, but none of its own metadata")
 def test_changed_metadata_is_noticed(stored):
-    index = (stored / "index.json").read_text()
-    assert "2.25" in index
-    (stored / "index.json").write_text(index.replace("2.25", "3.25"))
-    with pytest.raises(ValueError):
+    meta = (stored / "meta.json").read_text()
+    assert "2.25" in meta
+    (stored / "meta.json").write_text(meta.replace("2.25", "3.25"))
+    with pytest.raises(ValueError, match=r"meta\.json is not what was written"):
         cache.load(stored)
 
 

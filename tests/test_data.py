@@ -307,29 +307,23 @@ def test_unknown_name_is_refused_with_what_is_accepted(tmp_path, monkeypatch, na
     assert error.value.exit_code == 2
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="TFDS raises AssertionError, which nothing catches")
 def test_unknown_version_is_refused_like_an_unknown_name(tmp_path):
-    try:
+    with pytest.raises(UserError, match=r"config\.data\.name=cifar100:9\.9\.9"):
         data.load(settings(tmp_path, name="cifar100:9.9.9"))
-    except UserError:
-        return
-    raise NotImplementedError("it must not load")
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="TFDS prepares emnist in emnist/byclass; emnist/ is looked at")
-def test_set_whose_default_config_has_a_directory_is_found_after_preparation(tmp_path, monkeypatch):
-    """Stand in for the preparation: TFDS puts a set that has configurations a directory deeper."""
+def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(tmp_path, monkeypatch):
+    """TFDS puts a set that has configurations a directory deeper."""
     import tensorflow_datasets as tfds
 
-    def prepare(name, root):
-        prepared = pathlib.Path(tfds.builder(name, data_dir=str(root)).data_path)
-        assert prepared.parent.parent.name == name
-        prepared.mkdir(parents=True)
-        (prepared / "dataset_info.json").write_text("{}")
-
-    monkeypatch.setattr(data, "_prepare", prepare)
-    monkeypatch.setattr(data, "_decode", lambda prepared, name: ({}, {}))
-    data._tfds("emnist", str(tmp_path))
+    prepared = pathlib.Path(tfds.builder("emnist", data_dir=str(tmp_path)).data_path)
+    assert prepared.parent.parent.name == "emnist"
+    prepared.mkdir(parents=True)
+    (prepared / "dataset_info.json").write_text(json.dumps({"name": "emnist", "version": prepared.name}))
+    monkeypatch.setattr(requests, "get", fail)
+    monkeypatch.setattr(data, "_decode", lambda directory, name: ({}, {"found": str(directory)}))
+    _, meta = data._tfds("emnist", str(tmp_path))
+    assert meta["found"] == str(prepared)
 
 
 def test_digits_are_split_into_1149_288_and_360_different_images():
