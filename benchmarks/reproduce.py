@@ -20,6 +20,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 # Arm: its configuration and overrides, and the published test top-1 and top-5 in percent where there is one.
 ARMS: dict[str, tuple[list[str], tuple[float, float] | None]] = {
@@ -99,9 +100,10 @@ def draw(runs: dict[str, list[pathlib.Path]], path: pathlib.Path) -> None:
     for axis, title in zip(axes, ("training", "validation"), strict=True):
         axis.axhline(math.log(100), color="gray", linestyle="--", linewidth=1, label="ln(100): no answer")
         axis.set(title=f"{title} loss", xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("loss (nats, label smoothing 0.1)")
-    axes[1].legend()
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
