@@ -1,6 +1,6 @@
 """The Keras example's two published results, and the same arms with self-attention, which has none.
 
-keras2021  tf.keras 2.6 and TensorFlow Addons: 43.91% top-1, 74.71% top-5 published.
+keras2021  tf.keras and TensorFlow Addons: 43.91% top-1, 74.71% top-5 published.
 keras3     Keras 3 as printed on the page: 17.26% top-1, 38.94% top-5 published.
 vit2021, vit3  the same with self-attention; the page claims about 41% / 73% without a log.
 
