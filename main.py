@@ -12,7 +12,6 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from eanet import cli
-from eanet.errors import UserError
 from eanet.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
@@ -21,8 +20,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run.")
 
 def main(argv: list[str]) -> None:
     """Train what the flags describe."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected {argv[1]!r}; every argument has the form --flag=value")
+    cli.check_no_rest(argv)
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     train(_CONFIG.value, _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value))
 

@@ -1,16 +1,26 @@
-"""The same network with self-attention, 4 heads of width 64 as in the Keras example.
+"""The same network with self-attention; 4 heads of width 64 as in the Keras example, or --config=configs/vit.py:4x32.
+
+The argument is HEADSxWIDTH; width 0 stands for dim // heads. 4x32 has about EANet's parameters, 4x16 about its
+multiplications: python -m eanet.cost --config=configs/vit.py --match=configs/eanet.py.
 
 Source: keras.io, "Image classification with EANet", attention_type="self_attention".
 Command: python main.py --config=configs/vit.py
 Expected: not measured yet at 50 epochs.
 """
 
+import re
+
 from configs import default
+from eanet.errors import UserError
 
 
-def get_config():
+def get_config(heads: str = "4x64"):
     """Exchange the attention and nothing else."""
+    sizes = re.fullmatch(r"(\d+)x(\d+)", heads)
+    if not sizes:
+        raise UserError(f"--config=configs/vit.py:{heads}; accepted: HEADSxWIDTH, 4x64 say")
     config = default.get_config()
     config.model.attention = "self"
+    config.model.num_heads, config.model.head_dim = int(sizes[1]), int(sizes[2])
     config.model.projection_dropout = 0.0  # the example's MultiHeadAttention has none
     return config

@@ -5,11 +5,12 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
 from eanet import config as config_lib
 from eanet.errors import UserError
@@ -37,6 +38,34 @@ def parse_flags(argv: list[str]) -> list[str]:
     if {"-h", "--h", "-help", "--help", "--helpshort", "--helpfull"} & set(argv):
         print(_help())
         sys.exit(0)
+    sys.argv = _config_first(argv)  # ml_collections looks there for what stands after --config
+    rest = _parse(flags.FLAGS, sys.argv)
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = -1  # warnings; Orbax says every step of a checkpoint at the level of information
+    return rest
+
+
+def read_config(arguments: Sequence[str]) -> tuple[str, ml_collections.ConfigDict]:
+    """Read --config and its fields as main.py does, apart from the flags of this process.
+
+    Returns the configuration's file and the configuration, validated. Raises UserError.
+    """
+    argv = _config_first(["main.py", *arguments])
+    own = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=own, sys_argv=argv)
+    flags.DEFINE_string("workdir", "", "", flag_values=own)
+    check_no_rest(_parse(own, argv))
+    config_lib.validate(own.config)
+    return config_flags.get_config_filename(own["config"]), own.config
+
+
+def check_no_rest(rest: Sequence[str]) -> None:
+    """Raise UserError where something but flags stands on the command line, as in a sweep rendered wrongly."""
+    if len(rest) > 1:
+        raise UserError(f"unexpected {rest[1]!r}; every argument has the form --flag=value")
+
+
+def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
     overrides = [match for match in map(_OVERRIDE.fullmatch, argv) if match]
     for field in (match[1] for match in overrides):
         if field not in config_lib.RULES:
@@ -48,29 +77,46 @@ def parse_flags(argv: list[str]) -> list[str]:
         if re.match("--?config(=|$)", flag) and not pathlib.Path(file.partition(":")[0]).is_file():
             raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
     try:
-        rest = flags.FLAGS(argv)
-        if flags.FLAGS.config is not None:
-            flags.FLAGS.config.to_dict()  # a file that failed to load says so only when it is used
+        rest = flag_values(argv)
+        if flag_values.config is not None:
+            flag_values.config.to_dict()  # a file that failed to load says so only when it is used
     except flags.Error as error:
         named = re.search(r"--config\.([\w.]+)", str(error))
         accepted = named and isinstance(error, flags.IllegalFlagValueError) and config_lib.RULES[named[1]][1]
         raise UserError(f"{error}" + (f"; accepted: {accepted}" if accepted else "")) from error
+    except UserError:  # a configuration file's own, about its argument
+        raise
     except Exception as error:  # whatever a configuration file, or ml_collections on top of it, raises
         given = ", ".join(match[0] for match in overrides)
         where = f" (with {given})" if given else ""
         raise UserError(f"--config cannot be read{where}: {type(error).__name__}: {error}") from error
-    if flags.FLAGS.config is None:
+    if flag_values.config is None:
         raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
-    if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = -1  # warnings; Orbax says every step of a checkpoint at the level of information
     return rest
 
 
+def _config_first(argv: list[str]) -> list[str]:
+    """Put --config=FILE before its fields, where ml_collections wants it; a sweep over files may have it anywhere."""
+    first = [argument for argument in argv if re.match("--?config=", argument)]
+    return [argv[0], *first, *(argument for argument in argv[1:] if argument not in first)]
+
+
 def default_workdir(config_file: str, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Give runs/<config file>-<hash>: the same command finds its run again, another one never does."""
+    """Give runs/<config file>-<hash>: the same command finds its run again, another one never does.
+
+    Under a W&B agent it is runs/<sweep>/<config file>-<hash>-<run>, as W&B may ask for a point twice.
+    """
+    name = f"{config_name(config_file)}-{config_lib.fingerprint(config.to_dict())}"
+    sweep, run_id = (os.environ.get(f"WANDB_{part}_ID", "") for part in ("SWEEP", "RUN"))
+    if sweep:
+        return pathlib.Path("runs", sweep, f"{name}-{run_id}" if run_id else name)
+    return pathlib.Path("runs", name)
+
+
+def config_name(config_file: str) -> str:
+    """Give a configuration file and its argument as part of a directory's name: vit-4x32 for configs/vit.py:4x32."""
     path, _, argument = config_file.partition(":")
-    name = "-".join(part for part in (pathlib.Path(path).stem, re.sub(r"\W+", "_", argument)) if part)
-    return pathlib.Path("runs") / f"{name}-{config_lib.fingerprint(config.to_dict())}"
+    return "-".join(part for part in (pathlib.Path(path).stem, re.sub(r"\W+", "_", argument)) if part)
 
 
 def _help() -> str:

@@ -10,13 +10,12 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, curves, data, experiment, guards, metrics, sharding, step, tracking
+from eanet import cache, cost, curves, data, experiment, guards, metrics, sharding, step, tracking
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.evaluate import Evaluator, means
 from eanet.interruption import Interruption
-from eanet.model import count_parameters
 from eanet.progress import RunProgress
 from eanet.record import Record, environment
 
@@ -39,6 +38,7 @@ class Progress:
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_compile: float = 0.0
+    activation_bytes: float = 0.0  # per image, of the compiled training program
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -79,6 +79,7 @@ class Run:
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = (record.read("wandb.json") or {}).get("id", "")
         self._evaluator = Evaluator(self._experiment, mesh)
+        self._cost = cost.count(self._experiment.model, self._experiment.image_shape)
         init = functools.partial(step.init_state, self._experiment)
         restored = self._checkpoints.restore(jax.eval_shape(init, self._key), sharding.replicated(mesh))
         if restored:
@@ -102,7 +103,7 @@ class Run:
         if tracker.run_id:
             self._run_id = tracker.run_id
             self._record.write("wandb.json", {"id": self._run_id})
-        tracker.describe({"parameters": count_parameters(self._state.params), "environment": environment()})
+        tracker.describe({"parameters": self._cost.parameters, "mmac": self._cost.mmac, "environment": environment()})
         exit_code = 1
         results: dict[str, Any] = {}
         try:
@@ -130,6 +131,8 @@ class Run:
             jax.jit(functools.partial(step.train_call, self._experiment), donate_argnums=0),
             *(self._state, self._key, images, labels, np.int32(1)),
         )
+        temporary = cost.temporary_bytes(train_call) * self._mesh.size
+        self._progress.activation_bytes = temporary / self._config.train.batch_size
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs
@@ -214,7 +217,9 @@ class Run:
 
     def _test(self) -> dict[str, Any]:
         """Touch the test split, once, and write everything that a finished run leaves."""
+        self._count_seconds()
         values = self._evaluator(self._state.params, *self._put(self._dataset.test))
+        seconds_test = self._evaluator.seconds
         rows = [row for row in self._record.rows() if "val/loss" in row]
         self._count_seconds()
         progress = self._progress
@@ -223,11 +228,14 @@ class Run:
         results |= {
             "epochs": self._config.train.epochs,
             "steps": self.total_steps,
-            "parameters": count_parameters(self._state.params),
+            "parameters": self._cost.parameters,
+            "mmac": self._cost.mmac,
+            "activation_mib": progress.activation_bytes / 2**20,
             "seconds_compile": progress.seconds_compile,
             "seconds_train": progress.seconds_train,
             "seconds_evaluate": progress.seconds_evaluate,
             "images_per_second": self._experiment.train_examples * self._config.train.epochs / progress.seconds_train,
+            "images_per_second_inference": len(self._dataset.test) / seconds_test,
         }
         self._record.write_predictions(**values, label=self._dataset.test.labels)
         if jax.process_index() == 0:

@@ -38,7 +38,6 @@ def _main(*arguments, timeout=120, **environment):
         ([_DIGITS, "--config.optimizer.learning_rate=nan"], "config.optimizer.learning_rate=nan"),
         ([_DIGITS, "model.num_heads=2"], "unexpected 'model.num_heads=2'"),
         ([_DIGITS, "--wordkir=x"], "wordkir"),
-        (["--config.seed=1", _DIGITS], "before a value for --config"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
@@ -77,6 +76,25 @@ def test_the_same_command_finds_its_run_again_and_another_does_not():
     assert names[0] == names[1] and len(set(names)) == 3
     assert names[0].parent.name == "runs" and len(names[0].name) == len("digits-") + 8
     assert names[3].name.startswith("digits-small-")
+
+
+def test_the_order_of_flags_does_not_matter(monkeypatch):
+    """W&B's agent passes a swept --config wherever its server puts it."""
+    orders = [["--config=configs/vit.py:4x32", "--config.seed=1"], ["--config.seed=1", "--config=configs/vit.py:4x32"]]
+    for arguments in orders:
+        file, config = cli.read_config(arguments)
+        assert (file, config.seed, config.model.head_dim) == ("configs/vit.py:4x32", 1, 32)
+    done = _main("--config.seed=1", _DIGITS, "--config.train.epochs=0")
+    assert "config.train.epochs=0" in done.stderr and done.returncode == 2
+
+
+def test_a_run_in_a_sweep_has_a_directory_of_its_own(monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    names = set()
+    for run in ("run1", "run2"):
+        monkeypatch.setenv("WANDB_RUN_ID", run)
+        names.add(cli.default_workdir("configs/digits.py", tiny_config()))
+    assert len(names) == 2 and {name.parent for name in names} == {pathlib.Path("runs/sweep1")}
 
 
 def test_a_run_from_the_command_line_and_its_evaluation(tmp_path):

@@ -1,0 +1,201 @@
+"""What a configuration costs: python -m eanet.cost --config=FILE [--config.FIELD=VALUE …] [--match=FILE].
+
+Prints parameters, multiply-adds and activation memory of one image. With --match, the values of head_dim, dim or
+memory_size that bring the first configuration nearest to the second in parameters or in multiply-adds.
+"""
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.extend.core import jaxprs_in_params
+
+from eanet import cache, cli, data
+from eanet import config as config_lib
+from eanet.attention import ExternalAttention
+from eanet.errors import UserError
+from eanet.model import VisionTransformer, build_model, count_parameters
+
+# Height, width, channels and classes, so that costs need no data.
+IMAGES = {
+    "digits": ((8, 8, 1), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "cifar10": ((32, 32, 3), 10),
+    "svhn_cropped": ((32, 32, 3), 10),
+    "mnist": ((28, 28, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+}
+_BATCH = 32  # of the program whose memory is asked for
+_MATCHED = {"external": ("memory_size", "dim"), "self": ("head_dim", "dim"), "none": ("dim",)}
+_LARGEST = 512  # value that --match tries
+_NEAR = 0.1  # relative; what is further off is no match
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Cost of one image."""
+
+    parameters: int  # trainable numbers
+    mmac: float  # million multiply-adds of a forward pass, layer by layer as published
+    mmac_executed: float  # the same as it runs here: external attention multiplies neighbouring layers first
+
+
+def count(model: VisionTransformer, image_shape: tuple[int, ...]) -> Cost:
+    """Count without running or compiling anything; image_shape is [height, width, channels]."""
+    params = _parameter_shapes(model, image_shape)
+    executed = published = _mmac(model, params, image_shape)
+    if isinstance(model.attention, functools.partial) and model.attention.func is ExternalAttention:
+        plain = model.clone(attention=functools.partial(model.attention, merge_linear=False))
+        published = _mmac(plain, params, image_shape)
+    return Cost(count_parameters(params), published, executed)
+
+
+def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
+    """Give the temporary memory of the compiled loss and gradient, per image of a batch of 32, on this backend."""
+
+    def loss(params: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
+        logits = model.apply({"params": params}, images, deterministic=False, rngs={"dropout": key})
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+    shapes = (
+        _parameter_shapes(model, image_shape),
+        jax.ShapeDtypeStruct((_BATCH, *image_shape), jnp.float32),
+        jax.ShapeDtypeStruct((_BATCH,), jnp.int32),
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )
+    return temporary_bytes(jax.jit(jax.grad(loss)).lower(*shapes).compile()) / _BATCH
+
+
+def temporary_bytes(compiled: Any) -> int:
+    """Give the temporary memory of a compiled program on one device: its activations, mostly."""
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def _parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> Any:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)["params"]
+
+
+def _mmac(model: VisionTransformer, params: Any, image_shape: tuple[int, ...]) -> float:
+    """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
+
+    def macs(batch: int) -> int:
+        images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+        return count_macs(jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x))(params, images).jaxpr)
+
+    return (macs(2) - macs(1)) / 1e6
+
+
+def count_macs(jaxpr: Any) -> int:
+    """Count the multiply-adds of all matrix products in a jaxpr; elementwise work is no multiply-add.
+
+    Raises NotImplementedError for a convolution or a loop of unknown length, of which these networks have none.
+    """
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left, (out,) = equation.invars[0].aval, equation.outvars
+            total += math.prod(out.aval.shape) * math.prod(left.shape[axis] for axis in contracted)
+        elif name.startswith("conv_general") or name == "while":
+            raise NotImplementedError(f"no count for {name}")
+        inner = sum(count_macs(part) for part in jaxprs_in_params(equation.params))
+        total += inner * equation.params.get("length", 1)
+    return total
+
+
+def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tuple[int, ...]]:
+    """Give the model that a configuration describes and the shape of its images."""
+    if config.data.name in IMAGES:
+        image_shape, classes = IMAGES[config.data.name]
+    else:
+        dataset = data.load(config.data)
+        image_shape, classes = dataset.train.images.shape[1:], len(dataset.class_names)
+    config_lib.validate_for_data(config, image_shape, sys.maxsize)
+    return build_model(config.model, classes), image_shape
+
+
+def match(config: ml_collections.ConfigDict, target: Cost) -> list[tuple[str, str, int, Cost]]:
+    """Find, for each size that may change, the values nearest in `parameters` and in `mmac`.
+
+    Returns (field, cost that was matched, value, cost with that value), in the order of a reader's interest.
+    """
+    found = []
+    for field in _MATCHED[config.model.attention]:
+        trial = ml_collections.ConfigDict(config.to_dict())
+        values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
+
+        def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Cost:
+            trial.model[field] = value
+            return count(*of_config(trial))
+
+        for what in ("parameters", "mmac"):
+            value = _nearest(values, lambda value, what=what, cost=cost: getattr(cost(value), what), what, target)
+            found.append((field, what, value, cost(value)))
+    return found
+
+
+def _accepts(trial: ml_collections.ConfigDict, field: str, value: int) -> bool:
+    trial.model[field] = value
+    try:
+        config_lib.validate(trial)
+    except UserError:
+        return False
+    return True
+
+
+def _nearest(values: Sequence[int], cost: Callable[[int], float], what: str, target: Cost) -> int:
+    """Bisect, because every cost grows with every size."""
+    wanted, cost = getattr(target, what), functools.cache(cost)
+    low, high = 0, len(values) - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if cost(values[middle]) <= wanted else (low, middle)
+    return min((values[low], values[high]), key=lambda value: abs(cost(value) - wanted))
+
+
+def main() -> None:
+    """Parse the command line and print the costs."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__.strip())
+        return
+    targets = [argument.partition("=")[2] for argument in arguments if argument.startswith("--match=")]
+    file, config = cli.read_config([argument for argument in arguments if not argument.startswith("--match=")])
+    cache.keep_compiled_programs()
+    configs = [(file, config), *((target, cli.read_config([f"--config={target}"])[1]) for target in targets[-1:])]
+    costs = []
+    print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
+    for name, one in configs:
+        model, image_shape = of_config(one)
+        costs.append(count(model, image_shape))
+        memory = activation_bytes(model, image_shape) / 2**20
+        print(f"{name:<28}{_row(costs[-1])}{memory:>15.1f}")
+    if targets:
+        print(f"\nNearest to {targets[-1]}, one size changed:")
+        print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'off by':>15}")
+        for field, what, value, cost in match(config, costs[1]):
+            off = getattr(cost, what) / getattr(costs[1], what) - 1
+            name = f"{field}={value}"
+            near = "" if abs(off) <= _NEAR else ": no value comes near"
+            print(f"{name:<28}{_row(cost)}{off:>+15.1%} in {'MMAC' if what == 'mmac' else what}{near}")
+    print(
+        "\nPer image. MMAC: million multiply-adds of a forward pass as published; executed: as this code multiplies it "
+        f"out. Memory:\ntemporary memory of the compiled gradient, batch {_BATCH}, {jax.default_backend()}."
+    )
+
+
+def _row(cost: Cost) -> str:
+    return f"{cost.parameters:>12,}{cost.mmac:>10.1f}{cost.mmac_executed:>10.1f}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

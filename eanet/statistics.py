@@ -1,0 +1,119 @@
+"""What a comparison of a few seeds may claim: intervals, tests, corrections, and what it could not have seen.
+
+All of it on plain arrays of one number a seed; scipy does the distributions.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import optimize, stats
+
+LEVEL = 0.95  # of every interval
+POWER = 0.8  # with which the smallest detectable difference would be found
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean with its Student t interval; `half_width` is NaN for n = 1, where nothing tells the spread."""
+
+    n: int
+    mean: float
+    deviation: float  # sample standard deviation, NaN for n = 1
+    half_width: float  # of the 95% interval
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Estimate the mean of a normal population from a sample of at least one."""
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return Estimate(1, mean, math.nan, math.nan)
+    deviation = float(np.std(values, ddof=1))
+    return Estimate(n, mean, deviation, float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n))
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A difference of two means, what speaks for it, and how small a one this many seeds can see."""
+
+    test: str  # paired t | Welch t | none
+    n: tuple[int, int]  # values on each side that entered
+    mean: float
+    half_width: float  # of the 95% interval; NaN without a test
+    p_value: float  # two-sided; NaN without a test
+    detectable: float  # smallest true difference found with 80% power at 5%; NaN without a test
+    why_no_test: str = ""
+
+
+def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
+    """Compare two arms, each a mapping from seed to value, ours minus theirs.
+
+    Paired over the seeds that both have where these are at least two (a seed fixes the data order and the
+    augmentation of both), by Welch's test where no pairs are to be had, by no test where one side has one value.
+    """
+    common = sorted(ours.keys() & theirs.keys())
+    if len(common) >= 2:
+        pairs = np.array([[ours[seed], theirs[seed]] for seed in common])
+        differences = pairs[:, 0] - pairs[:, 1]
+        n, mean = len(common), float(np.mean(differences))
+        error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+        return _tested("paired t", (n, n), mean, error, n - 1)
+    a, b = list(ours.values()), list(theirs.values())
+    mean = float(np.mean(a) - np.mean(b))
+    if min(len(a), len(b)) < 2:
+        why = "n = 1: one run says nothing about the spread between seeds"
+        return Difference("none", (len(a), len(b)), mean, math.nan, math.nan, math.nan, why)
+    parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
+    squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
+    freedom = sum(parts) ** 2 / squares if squares else len(a) + len(b) - 2.0
+    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom)
+
+
+def _tested(test: str, n: tuple[int, int], mean: float, error: float, freedom: float) -> Difference:
+    if error == 0:  # the seeds agree to the last bit: no spread, no test
+        why = "the values do not vary between seeds"
+        return Difference("none", n, mean, math.nan, math.nan, math.nan, why)
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
+    return Difference(test, n, mean, half_width, p_value, detectable_difference(error, freedom))
+
+
+def detectable_difference(error: float, freedom: float) -> float:
+    """Give the smallest true difference that a two-sided t test at 5% finds with 80% power.
+
+    error is the standard error of the difference as estimated, freedom its degrees of freedom. Found by
+    inverting the noncentral t distribution; the far tail's chance of the wrong sign is left out.
+    """
+    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
+    shift = optimize.brentq(lambda x: float(stats.nct.sf(critical, freedom, x)) - POWER, 0.0, 10 * critical + 10)
+    return float(shift) * error
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Give the exact two-sided p-value of McNemar's test on two networks' answers to the same images.
+
+    ours and theirs are bool [images], True where the network is right. Raises ValueError where their
+    shapes differ.
+    """
+    if ours.shape != theirs.shape:
+        raise ValueError(f"answers to {ours.shape[0]} and to {theirs.shape[0]} images cannot be compared")
+    only_ours, only_theirs = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))
+    if only_ours + only_theirs == 0:
+        return 1.0
+    return float(stats.binomtest(only_ours, only_ours + only_theirs).pvalue)
+
+
+def combine(p_values: Sequence[float]) -> float:
+    """Combine p-values of any dependence into one: twice their median (Vovk & Wang 2020, section 4)."""
+    return min(1.0, 2 * float(np.median(p_values))) if len(p_values) > 1 else float(p_values[0])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number (Holm 1979); NaN stays NaN and does not count."""
+    order = [i for i in np.argsort(p_values) if not math.isnan(p_values[i])]
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
