@@ -175,8 +175,13 @@ def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None
     # Through JSON, because a stored configuration has been through it: tuples become lists.
     ours, theirs = (flatten(json.loads(json.dumps(config))) for config in (ours, theirs))
     for field in sorted(ours.keys() | theirs.keys()):
-        if field.startswith(_WITHOUT_EFFECT):
+        if without_effect(field):
             continue
         if ours.get(field) != theirs.get(field):
             return f"config.{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"
     return None
+
+
+def without_effect(field: str) -> bool:
+    """Tell whether a field changes where a run's traces go, but not one of its numbers."""
+    return field.startswith(_WITHOUT_EFFECT)

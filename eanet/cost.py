@@ -133,6 +133,7 @@ def match(config: ml_collections.ConfigDict, target: Cost) -> list[tuple[str, st
         trial = ml_collections.ConfigDict(config.to_dict())
         values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
 
+        @functools.cache
         def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Cost:
             trial.model[field] = value
             return count(*of_config(trial))
@@ -154,7 +155,7 @@ def _accepts(trial: ml_collections.ConfigDict, field: str, value: int) -> bool:
 
 def _nearest(values: Sequence[int], cost: Callable[[int], float], what: str, target: Cost) -> int:
     """Bisect, because every cost grows with every size."""
-    wanted, cost = getattr(target, what), functools.cache(cost)
+    wanted = getattr(target, what)
     low, high = 0, len(values) - 1
     while high - low > 1:
         middle = (low + high) // 2

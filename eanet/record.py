@@ -4,7 +4,7 @@ config.json       the resolved configuration
 environment.json  versions, devices, commit and command line of the newest start; earlier starts below it
 metrics.jsonl     an object a line: step, epoch, metrics
 results.json      written once, when the run is finished
-predictions.npz   of the finished run, an entry per test image
+predictions.npz   of the finished run, an entry per test image; and the classes' names
 curves.png        loss and accuracy over the epochs
 checkpoints/      Orbax; see eanet.checkpoint
 """
@@ -18,6 +18,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import zipfile
 from typing import Any
 
 import jax
@@ -108,6 +109,15 @@ class Record:
             partial = self.workdir / ".predictions.npz"
             np.savez_compressed(partial, **arrays)
             os.replace(partial, self.workdir / "predictions.npz")
+
+    def read_predictions(self) -> dict[str, np.ndarray]:
+        """Read the arrays with an entry per test image."""
+        path = self.workdir / "predictions.npz"
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
 
 def _write_whole(path: pathlib.Path, text: str) -> None:

@@ -237,7 +237,8 @@ class Run:
             "images_per_second": self._experiment.train_examples * self._config.train.epochs / progress.seconds_train,
             "images_per_second_inference": len(self._dataset.test) / seconds_test,
         }
-        self._record.write_predictions(**values, label=self._dataset.test.labels)
+        class_names = np.array(self._dataset.class_names)
+        self._record.write_predictions(**values, label=self._dataset.test.labels, class_name=class_names)
         if jax.process_index() == 0:
             title = f"{self._record.workdir.name}: test accuracy {results['test/accuracy']:.2%}"
             curves.draw(rows, self._record.curves, title, len(self._dataset.class_names))

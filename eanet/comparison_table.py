@@ -1,0 +1,171 @@
+"""A comparison as tables: for a terminal, Markdown, CSV, and the report."""
+
+import csv
+import dataclasses
+import io
+import math
+from typing import Any
+
+from rich.table import Table
+
+from eanet import statistics
+from eanet.comparison import ACCURACIES, METRICS, Comparison, Group
+from eanet.statistics import Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a table shows and what it is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: titles, and rows of cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+
+def results(comparison: Comparison) -> Grid:
+    """Give a row per group: mean ± 95% interval of every metric."""
+    groups = comparison.groups
+    metrics = [name for name in METRICS if any(group.estimate(name) for group in groups)]
+    rows = [
+        [_text(group.name), _number(len(group.runs), "d"), *(_estimated(group.estimate(m), m) for m in metrics)]
+        for group in groups
+    ]
+    titles = [METRICS[name] + (" %" if name in ACCURACIES else "") for name in metrics]
+    return Grid("Results", ["group", "n", *titles], rows)
+
+
+def against_baseline(comparison: Comparison) -> Grid:
+    """Give a row per group but the baseline: the difference in test accuracy and what may be said of it."""
+    columns = ["group", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
+    rows = []
+    for group in comparison.groups:
+        if group is comparison.baseline:
+            continue
+        versus = comparison.versus[group.name]
+        difference = versus.difference
+        n = difference.n[0] if difference.test == "paired t" else " and ".join(map(str, difference.n))
+        rows.append(
+            [
+                _text(group.name),
+                Cell(_plus_minus(100 * difference.mean, 100 * difference.half_width, "+.2f"), difference.mean),
+                _text(f"{difference.test}, n = {n}" if difference.test != "none" else "none"),
+                _p_value(versus.p_holm),
+                _p_value(versus.mcnemar_holm),
+                _number(100 * difference.detectable, ".2f"),
+                _text("; ".join([*filter(None, [difference.why_no_test]), *versus.notes])),
+            ]
+        )
+    return Grid(f"Test accuracy against {comparison.baseline.name}", columns, rows)
+
+
+def explanations(comparison: Comparison) -> list[str]:
+    """Say how the numbers were made and what they leave open."""
+    level = f"{statistics.LEVEL:.0%}"
+    lines = [
+        f"± is a {level} Student t interval over seeds; a value without it has n = 1 or does not vary.",
+        "Differences are paired by seed (paired t) where two seeds or more are shared, else Welch's t; p-values are "
+        "adjusted for the number of rows (Holm). McNemar's test asks of pairs of trained networks whether they are "
+        "right on the same test images (exact, twice the median over pairs), the t test asks about the methods.",
+        f"Detectable: the smallest true difference that this n finds with {statistics.POWER:.0%} power at 5%.",
+        "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
+        "of the compiled training step, per image, on the device that ran it.",
+    ]
+    if any(len(group.runs) == 1 for group in comparison.groups):
+        lines.append(
+            "Some groups have n = 1: they get no interval and no p-value, because one run says nothing about the "
+            "spread between seeds."
+        )
+    for field, values in comparison.also_differ.items():
+        lines.append(f"The runs also differ in {field}: {', '.join(map(str, values))}.")
+    return lines + comparison.notes
+
+
+def terminal(grid: Grid) -> Table:
+    """Format a grid for a terminal."""
+    table = Table(title=grid.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in grid.columns:
+        words = column in ("group", "test", "notes")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(cell.text.replace("[", r"\[") for cell in row))
+    return table
+
+
+def markdown(comparison: Comparison) -> str:
+    """Format the whole comparison as Markdown."""
+    parts = ["# Comparison"]
+    for grid in (results(comparison), against_baseline(comparison)):
+        if not grid.rows:
+            continue
+        lines = [grid.columns, ["---" if c in ("group", "test", "notes") else "---:" for c in grid.columns]]
+        lines += [[cell.text.replace("|", r"\|") for cell in row] for row in grid.rows]
+        parts += [f"## {grid.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    parts.append("\n".join(f"- {line}" for line in explanations(comparison)))
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """Format the comparison as CSV: unrounded, a row per group, accuracies as fractions."""
+    rows = []
+    for group in comparison.groups:
+        row: dict[str, Any] = {**group.by, "n": len(group.runs), "seeds": " ".join(str(run.seed) for run in group.runs)}
+        for metric in METRICS:
+            row |= _csv_estimate(metric, group)
+        versus = comparison.versus.get(group.name)
+        if versus:
+            row |= {"baseline": comparison.baseline.name, "test": versus.difference.test}
+            row |= {"difference": versus.difference.mean, "difference_half_width": versus.difference.half_width}
+            row |= {"p": versus.difference.p_value, "p_holm": versus.p_holm}
+            row |= {"mcnemar_p": versus.mcnemar, "mcnemar_p_holm": versus.mcnemar_holm}
+            row |= {"detectable": versus.difference.detectable, "notes": "; ".join(versus.notes)}
+        rows.append({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()})
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _csv_estimate(metric: str, group: Group) -> dict[str, float]:
+    estimate = group.estimate(metric)
+    if estimate is None:
+        return {}
+    values = {"": estimate.mean, "_deviation": estimate.deviation, "_half_width": estimate.half_width}
+    return {f"{metric}{suffix}": value for suffix, value in values.items()}
+
+
+def _estimated(estimate: Estimate | None, metric: str) -> Cell:
+    if estimate is None:
+        return Cell("–", math.nan)
+    if metric in ACCURACIES:
+        return Cell(_plus_minus(100 * estimate.mean, 100 * estimate.half_width, ".2f"), estimate.mean)
+    if metric == "test/loss":
+        return Cell(_plus_minus(estimate.mean, estimate.half_width, ".3f"), estimate.mean)
+    return _number(estimate.mean, {"parameters": ",.0f", "mmac": ".1f", "activation_mib": ".2f"}.get(metric, ",.0f"))
+
+
+def _plus_minus(mean: float, half_width: float, form: str) -> str:
+    if math.isnan(half_width) or half_width == 0:
+        return format(mean, form)
+    return f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
+
+
+def _p_value(p: float) -> Cell:
+    return Cell("–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def _number(value: float, form: str) -> Cell:
+    return Cell("–" if math.isnan(value) else format(value, form), value)
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, text)

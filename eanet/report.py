@@ -1,0 +1,121 @@
+"""A comparison as one HTML file that needs no server and no network."""
+
+import base64
+import collections
+import io
+import pathlib
+from typing import Any
+
+import jinja2
+import matplotlib.pyplot as plt
+
+from eanet import comparison_plots, comparison_table
+from eanet.comparison import Comparison
+
+_STYLES = {
+    "light": {"figure.facecolor": "#ffffff"},
+    "dark": {  # as the page's own colours
+        "figure.facecolor": "#16191d",
+        "axes.facecolor": "#16191d",
+        "text.color": "#dde1e6",
+        "axes.labelcolor": "#dde1e6",
+        "axes.edgecolor": "#8a929c",
+        "xtick.color": "#dde1e6",
+        "ytick.color": "#dde1e6",
+        "legend.facecolor": "#16191d",
+        "legend.edgecolor": "#8a929c",
+        "grid.color": "#8a929c",
+    },
+}
+_ALTERNATIVES = {
+    "curves": "Loss and accuracy over the epochs, a line per group, with 95% bands over seeds.",
+    "accuracy": "Test accuracy against heads, memory slots, parameters and multiply-adds; dots are single runs.",
+    "classes": "The classes whose test accuracy differs most from the baseline's.",
+}
+
+
+def pictures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
+    """Draw every picture as SVG, light and dark: {file name without ending: {style: SVG}}."""
+    drawn: dict[str, dict[str, bytes]] = collections.defaultdict(dict)
+    for style, colors in _STYLES.items():
+        # The salt and the missing date make the same comparison the same bytes.
+        with plt.rc_context(colors | {"svg.hashsalt": "eanet"}):
+            for name, figure in comparison_plots.draw_all(comparison).items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format="svg", metadata={"Date": None})
+                plt.close(figure)
+                drawn[name][style] = buffer.getvalue()
+    return dict(drawn)
+
+
+def html(comparison: Comparison, drawn: dict[str, dict[str, bytes]]) -> str:
+    """Give the report. Whatever comes from a run is escaped: a run named <script> stays text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = comparison.groups
+    first = groups[0].runs[0]
+    return environment.get_template("report.html.jinja").render(
+        comparison=comparison,
+        grids=[grid for grid in _grids(comparison) if grid.rows],
+        pictures=[
+            (name, _ALTERNATIVES[name], {s: _data_uri(svg) for s, svg in d.items()}) for name, d in drawn.items()
+        ],
+        explanations=comparison_table.explanations(comparison),
+        differences=_differences(comparison),
+        runs=[(group, run) for group in groups for run in group.runs],
+        environments=_environments(comparison),
+        config={field: value for field, value in first.fields.items() if value is not None},
+        facts={
+            "data set": first.fields["data.name"],
+            "test images": f"{len(first.labels):,}",
+            "groups": len(groups),
+            "runs": sum(len(group.runs) for group in groups),
+            "baseline": comparison.baseline.name,
+        },
+    )
+
+
+def _grids(comparison: Comparison) -> list[comparison_table.Grid]:
+    return [comparison_table.results(comparison), comparison_table.against_baseline(comparison)]
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Give every field that is not the same in all groups, with its values in each."""
+    by = [*comparison.groups[0].by, *comparison.also_differ]
+    rows = []
+    for field in by:
+        values = [sorted({str(run.fields[field]) for run in group.runs}) for group in comparison.groups]
+        rows.append((field, ["–" if value == ["None"] else ", ".join(value) for value in values]))
+    return rows
+
+
+def _environments(comparison: Comparison) -> list[tuple[dict[str, str], int]]:
+    """Give the different environments of the runs and how many runs each had."""
+    seen: collections.Counter[tuple[tuple[str, str], ...]] = collections.Counter()
+    for group in comparison.groups:
+        for run in group.runs:
+            seen[tuple(_describe(run.environment).items())] += 1
+    return [(dict(key), count) for key, count in seen.items()]
+
+
+def _describe(environment: dict[str, Any]) -> dict[str, str]:
+    git, versions = environment.get("git") or {}, environment.get("versions") or {}
+    devices = collections.Counter(environment.get("devices", []))
+    commit = f"{git.get('commit')}{'' if git.get('clean') else ', with changes that are not committed'}"
+    return {
+        "commit": commit,
+        "devices": ", ".join(f"{count} × {name}" for name, count in devices.items()),
+        "CPU cores": str(environment.get("cpus")),
+        "platform": str(environment.get("platform")),
+        "Python": str(environment.get("python")),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    }
