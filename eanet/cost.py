@@ -4,24 +4,18 @@ Prints parameters, multiply-adds and activation memory of one image. With --matc
 memory_size that bring the first configuration nearest to the second in parameters or in multiply-adds.
 """
 
-import dataclasses
 import functools
-import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
-import optax
-from jax.extend.core import jaxprs_in_params
 
-from eanet import cache, cli, data
+from eanet import cache, cli, data, footprint
 from eanet import config as config_lib
-from eanet.attention import ExternalAttention
 from eanet.errors import UserError
-from eanet.model import VisionTransformer, build_model, count_parameters
+from eanet.footprint import Footprint
+from eanet.model import VisionTransformer, build_model
 
 # Height, width, channels and classes, so that costs need no data.
 IMAGES = {
@@ -32,84 +26,9 @@ IMAGES = {
     "mnist": ((28, 28, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
 }
-_BATCH = 32  # of the program whose memory is asked for
 _MATCHED = {"external": ("memory_size", "dim"), "self": ("head_dim", "dim"), "none": ("dim",)}
 _LARGEST = 512  # value that --match tries
 _NEAR = 0.1  # relative; what is further off is no match
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Cost of one image."""
-
-    parameters: int  # trainable numbers
-    mmac: float  # million multiply-adds of a forward pass, layer by layer as published
-    mmac_executed: float  # the same as it runs here: external attention multiplies neighbouring layers first
-
-
-def count(model: VisionTransformer, image_shape: tuple[int, ...]) -> Cost:
-    """Count without running or compiling anything; image_shape is [height, width, channels]."""
-    params = _parameter_shapes(model, image_shape)
-    executed = published = _mmac(model, params, image_shape)
-    if isinstance(model.attention, functools.partial) and model.attention.func is ExternalAttention:
-        plain = model.clone(attention=functools.partial(model.attention, merge_linear=False))
-        published = _mmac(plain, params, image_shape)
-    return Cost(count_parameters(params), published, executed)
-
-
-def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
-    """Give the temporary memory of the compiled loss and gradient, per image of a batch of 32, on this backend."""
-
-    def loss(params: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
-        logits = model.apply({"params": params}, images, deterministic=False, rngs={"dropout": key})
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
-
-    shapes = (
-        _parameter_shapes(model, image_shape),
-        jax.ShapeDtypeStruct((_BATCH, *image_shape), jnp.float32),
-        jax.ShapeDtypeStruct((_BATCH,), jnp.int32),
-        jax.eval_shape(lambda: jax.random.key(0)),
-    )
-    return temporary_bytes(jax.jit(jax.grad(loss)).lower(*shapes).compile()) / _BATCH
-
-
-def temporary_bytes(compiled: Any) -> int:
-    """Give the temporary memory of a compiled program on one device: its activations, mostly."""
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
-def _parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> Any:
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)["params"]
-
-
-def _mmac(model: VisionTransformer, params: Any, image_shape: tuple[int, ...]) -> float:
-    """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
-
-    def macs(batch: int) -> int:
-        images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-        return count_macs(jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x))(params, images).jaxpr)
-
-    return (macs(2) - macs(1)) / 1e6
-
-
-def count_macs(jaxpr: Any) -> int:
-    """Count the multiply-adds of all matrix products in a jaxpr; elementwise work is no multiply-add.
-
-    Raises NotImplementedError for a convolution or a loop of unknown length, of which these networks have none.
-    """
-    total = 0
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left, (out,) = equation.invars[0].aval, equation.outvars
-            total += math.prod(out.aval.shape) * math.prod(left.shape[axis] for axis in contracted)
-        elif name.startswith("conv_general") or name == "while":
-            raise NotImplementedError(f"no count for {name}")
-        inner = sum(count_macs(part) for part in jaxprs_in_params(equation.params))
-        total += inner * equation.params.get("length", 1)
-    return total
 
 
 def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tuple[int, ...]]:
@@ -123,7 +42,7 @@ def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tup
     return build_model(config.model, classes), image_shape
 
 
-def match(config: ml_collections.ConfigDict, target: Cost) -> list[tuple[str, str, int, Cost]]:
+def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[str, str, int, Footprint]]:
     """Find, for each size that may change, the values nearest in `parameters` and in `mmac`.
 
     Returns (field, cost that was matched, value, cost with that value), in the order of a reader's interest.
@@ -134,9 +53,9 @@ def match(config: ml_collections.ConfigDict, target: Cost) -> list[tuple[str, st
         values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
 
         @functools.cache
-        def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Cost:
+        def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Footprint:
             trial.model[field] = value
-            return count(*of_config(trial))
+            return footprint.count(*of_config(trial))
 
         for what in ("parameters", "mmac"):
             value = _nearest(values, lambda value, what=what, cost=cost: getattr(cost(value), what), what, target)
@@ -153,7 +72,7 @@ def _accepts(trial: ml_collections.ConfigDict, field: str, value: int) -> bool:
     return True
 
 
-def _nearest(values: Sequence[int], cost: Callable[[int], float], what: str, target: Cost) -> int:
+def _nearest(values: Sequence[int], cost: Callable[[int], float], what: str, target: Footprint) -> int:
     """Bisect, because every cost grows with every size."""
     wanted = getattr(target, what)
     low, high = 0, len(values) - 1
@@ -177,8 +96,8 @@ def main() -> None:
     print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
     for name, one in configs:
         model, image_shape = of_config(one)
-        costs.append(count(model, image_shape))
-        memory = activation_bytes(model, image_shape) / 2**20
+        costs.append(footprint.count(model, image_shape))
+        memory = footprint.activation_bytes(model, image_shape) / 2**20
         print(f"{name:<28}{_row(costs[-1])}{memory:>15.1f}")
     if targets:
         print(f"\nNearest to {targets[-1]}, one size changed:")
@@ -190,11 +109,11 @@ def main() -> None:
             print(f"{name:<28}{_row(cost)}{off:>+15.1%} in {'MMAC' if what == 'mmac' else what}{near}")
     print(
         "\nPer image. MMAC: million multiply-adds of a forward pass as published; executed: as this code multiplies it "
-        f"out. Memory:\ntemporary memory of the compiled gradient, batch {_BATCH}, {jax.default_backend()}."
+        f"out. Memory:\ntemporary memory of the compiled gradient, batch {footprint.BATCH}, {jax.default_backend()}."
     )
 
 
-def _row(cost: Cost) -> str:
+def _row(cost: Footprint) -> str:
     return f"{cost.parameters:>12,}{cost.mmac:>10.1f}{cost.mmac_executed:>10.1f}"
 
 

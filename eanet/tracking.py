@@ -1,4 +1,4 @@
-"""Weights & Biases: the only file that imports it, and only where it is switched on.
+"""Weights & Biases, imported only where it is switched on; the dashboard apart, nobody else imports it.
 
 Without an account or a network a run is logged offline, beside its other files, and says how to upload it.
 """

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, cost, curves, data, experiment, guards, metrics, sharding, step, tracking
+from eanet import cache, curves, data, experiment, footprint, guards, metrics, sharding, step, tracking
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
@@ -79,7 +79,7 @@ class Run:
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = (record.read("wandb.json") or {}).get("id", "")
         self._evaluator = Evaluator(self._experiment, mesh)
-        self._cost = cost.count(self._experiment.model, self._experiment.image_shape)
+        self._footprint = footprint.count(self._experiment.model, self._experiment.image_shape)
         init = functools.partial(step.init_state, self._experiment)
         restored = self._checkpoints.restore(jax.eval_shape(init, self._key), sharding.replicated(mesh))
         if restored:
@@ -103,7 +103,9 @@ class Run:
         if tracker.run_id:
             self._run_id = tracker.run_id
             self._record.write("wandb.json", {"id": self._run_id})
-        tracker.describe({"parameters": self._cost.parameters, "mmac": self._cost.mmac, "environment": environment()})
+        tracker.describe(
+            {"parameters": self._footprint.parameters, "mmac": self._footprint.mmac, "environment": environment()}
+        )
         exit_code = 1
         results: dict[str, Any] = {}
         try:
@@ -131,7 +133,7 @@ class Run:
             jax.jit(functools.partial(step.train_call, self._experiment), donate_argnums=0),
             *(self._state, self._key, images, labels, np.int32(1)),
         )
-        temporary = cost.temporary_bytes(train_call) * self._mesh.size
+        temporary = footprint.temporary_bytes(train_call) * self._mesh.size
         self._progress.activation_bytes = temporary / self._config.train.batch_size
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
@@ -228,8 +230,8 @@ class Run:
         results |= {
             "epochs": self._config.train.epochs,
             "steps": self.total_steps,
-            "parameters": self._cost.parameters,
-            "mmac": self._cost.mmac,
+            "parameters": self._footprint.parameters,
+            "mmac": self._footprint.mmac,
             "activation_mib": progress.activation_bytes / 2**20,
             "seconds_compile": progress.seconds_compile,
             "seconds_train": progress.seconds_train,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from configs import default, digits, eanet, none, vit
-from eanet import cost
+from eanet import cost, footprint
 from eanet.attention import ExternalAttention
 from eanet.errors import UserError
 
@@ -24,7 +24,7 @@ from eanet.errors import UserError
     ],
 )
 def test_costs_are_the_published_ones(config, parameters, mmac):
-    counted = cost.count(*cost.of_config(config))
+    counted = footprint.count(*cost.of_config(config))
     assert counted.parameters == parameters
     assert round(counted.mmac, 1) == mmac
 
@@ -32,7 +32,7 @@ def test_costs_are_the_published_ones(config, parameters, mmac):
 def test_a_head_sweep_leaves_external_attention_alone_and_not_self_attention():
     def counted(config, heads):
         config.model.num_heads = heads
-        return cost.count(*cost.of_config(config))
+        return footprint.count(*cost.of_config(config))
 
     external = [counted(eanet.get_config(), heads).mmac for heads in (1, 4, 32)]
     assert max(external) - min(external) < 0.05 * external[0]
@@ -41,10 +41,10 @@ def test_a_head_sweep_leaves_external_attention_alone_and_not_self_attention():
 
 def test_what_runs_is_counted_apart():
     """Merged, a token costs dim·H·S twice: 64·16·16·2 instead of 2·(64·256 + 256·16) in each of 8 blocks."""
-    counted = cost.count(*cost.of_config(eanet.get_config()))
+    counted = footprint.count(*cost.of_config(eanet.get_config()))
     saved = 8 * 256 * (2 * (64 * 256 + 256 * 16) - 2 * 64 * 16 * 16) / 1e6
     assert counted.mmac - counted.mmac_executed == pytest.approx(saved)
-    without = cost.count(*cost.of_config(none.get_config()))
+    without = footprint.count(*cost.of_config(none.get_config()))
     assert without.mmac == without.mmac_executed == pytest.approx((256 * 12 * 64 + 8 * 256 * 2 * 64**2 + 6400) / 1e6)
 
 
@@ -53,12 +53,12 @@ def test_loops_are_counted_by_their_length_and_nested_programs_too():
         return jax.lax.scan(lambda y, _: (jax.jit(jnp.dot)(y, y), None), x, length=7)[0]
 
     x = jax.ShapeDtypeStruct((4, 4), jnp.float32)
-    assert cost.count_macs(jax.make_jaxpr(twice)(x).jaxpr) == 7 * 4**3
+    assert footprint.count_macs(jax.make_jaxpr(twice)(x).jaxpr) == 7 * 4**3
     batched = jax.make_jaxpr(lambda a, b: jnp.einsum("bij,bjk->bik", a, b))
     shapes = (jax.ShapeDtypeStruct((5, 2, 3), jnp.float32), jax.ShapeDtypeStruct((5, 3, 4), jnp.float32))
-    assert cost.count_macs(batched(*shapes).jaxpr) == 5 * 2 * 3 * 4
+    assert footprint.count_macs(batched(*shapes).jaxpr) == 5 * 2 * 3 * 4
     with pytest.raises(NotImplementedError, match="while"):
-        cost.count_macs(jax.make_jaxpr(lambda n: jax.lax.fori_loop(0, n, lambda i, s: s + i, 0))(3).jaxpr)
+        footprint.count_macs(jax.make_jaxpr(lambda n: jax.lax.fori_loop(0, n, lambda i, s: s + i, 0))(3).jaxpr)
 
 
 @pytest.mark.parametrize("config", [vit.get_config(), eanet.get_config()], ids=["self", "external"])
@@ -70,14 +70,14 @@ def test_the_compiled_program_agrees(config):
     images = jax.ShapeDtypeStruct((32, *shape), jnp.float32)
     compiled = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, images).compile()
     compiled_mmac = compiled.cost_analysis()["flops"] / 32 / 2e6
-    executed = cost.count(model, shape).mmac_executed
+    executed = footprint.count(model, shape).mmac_executed
     assert executed < compiled_mmac < 1.1 * executed
 
 
 def test_activation_memory_grows_with_what_is_kept():
     def memory(config):
         config.model.depth = 1
-        return cost.activation_bytes(*cost.of_config(config))
+        return footprint.activation_bytes(*cost.of_config(config))
 
     external, own = memory(eanet.get_config()), memory(vit.get_config())
     attention_maps = 4 * 256 * 256 * 4  # heads × tokens × tokens × bytes
@@ -86,7 +86,7 @@ def test_activation_memory_grows_with_what_is_kept():
 
 def test_match_finds_the_published_pair():
     """The document's arm has EANet's parameters at 4 heads of width 32."""
-    target = cost.count(*cost.of_config(eanet.get_config()))
+    target = footprint.count(*cost.of_config(eanet.get_config()))
     found = {(field, what): value for field, what, value, _ in cost.match(vit.get_config(), target)}
     assert found["head_dim", "parameters"] == 32
 
@@ -94,12 +94,12 @@ def test_match_finds_the_published_pair():
 def test_match_finds_the_nearest_value():
     target, config = eanet.get_config(), vit.get_config("1x64")
     target.model.depth = config.model.depth = 1
-    target = cost.count(*cost.of_config(target))
+    target = footprint.count(*cost.of_config(target))
     found = {(field, what): value for field, what, value, _ in cost.match(config, target)}
 
     def off(width):
         config.model.head_dim = width
-        return abs(cost.count(*cost.of_config(config)).mmac - target.mmac)
+        return abs(footprint.count(*cost.of_config(config)).mmac - target.mmac)
 
     assert found["head_dim", "mmac"] == min(range(40, 65), key=off)
 
