@@ -5,11 +5,16 @@ import types
 
 
 class Interruption:
-    """Catch the first SIGTERM or SIGINT of a run; a second one acts as if nobody listened. A context manager."""
+    """Catch the first SIGTERM or SIGINT of a run; a second one acts as if nobody listened. A context manager.
+
+    Where `at_once` is set, because there is nothing to save, the first one raises SystemExit, so that what is open
+    is closed.
+    """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
+        self.at_once = False
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
@@ -23,6 +28,8 @@ class Interruption:
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         self.received = signal.Signals(number)
         self._restore()
+        if self.at_once:
+            raise SystemExit(self.exit_code)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -114,9 +114,9 @@ def _init(wandb: Any, config: dict[str, Any], workdir: pathlib.Path, run_id: str
     fields = ml_collections.ConfigDict(config["wandb"])
     group = arm(config)
     tags = tuple(fields.tags) or (() if "WANDB_TAGS" in os.environ else (config["data"]["name"], group.split("-")[1]))
-    own = {}
+    own: dict[str, Any] = {"resume": "allow"}
     if "WANDB_SWEEP_ID" not in os.environ:  # in a sweep the agent has said these, and W&B warns of others
-        own = {"project": fields.project, "entity": fields.entity or None, "id": run_id or None, "resume": "allow"}
+        own |= {"project": fields.project, "entity": fields.entity or None, "id": run_id or None}
     return wandb.init(
         mode=mode,
         dir=str(workdir),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 import time
 from typing import Any
@@ -98,29 +99,34 @@ class Run:
 
     def finish(self) -> dict[str, Any]:
         """Run the remaining steps and the test, write the results, and close everything that was opened."""
+        with Interruption() as interruption:
+            interruption.at_once = True  # until there is something to save
+            return self._finish(interruption)
+
+    def _finish(self, interruption: Interruption) -> dict[str, Any]:
         fields = self._config.to_dict()
         tracker = tracking.start(fields, self._record.workdir, self._run_id, jax.process_index() == 0)
-        if tracker.run_id:
-            self._run_id = tracker.run_id
-            self._record.write("wandb.json", {"id": self._run_id})
-        tracker.describe(
-            {"parameters": self._footprint.parameters, "mmac": self._footprint.mmac, "environment": environment()}
-        )
         exit_code = 1
         results: dict[str, Any] = {}
         try:
-            self._train(tracker)
+            if tracker.run_id:
+                self._run_id = tracker.run_id
+                self._record.write("wandb.json", {"id": self._run_id})
+            size = {"parameters": self._footprint.parameters, "mmac": self._footprint.mmac}
+            tracker.describe(size | {"environment": environment()})
+            self._train(tracker, interruption)
             results = self._test()
             exit_code = 0
         except SystemExit as stop:
             exit_code = stop.code
             raise
         finally:
+            interruption.at_once = False  # closing is not to be cut short
             self._checkpoints.close()
             tracker.finish(results, self._record.curves, exit_code)
         return results
 
-    def _train(self, tracker: tracking.Tracker) -> None:
+    def _train(self, tracker: tracking.Tracker, interruption: Interruption) -> None:
         per_epoch = self._experiment.steps_per_epoch
         if int(self._state.step) == 0:
             self._check_input()
@@ -139,7 +145,8 @@ class Run:
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs
         bar = RunProgress(epochs, per_epoch, position, show=jax.process_index() == 0)
-        with bar, Interruption() as interruption:
+        interruption.at_once = False
+        with bar:
             while position < self.total_steps:
                 end = self._next_row(position)
                 num_steps = end - position
@@ -168,9 +175,13 @@ class Run:
                 bar.update(position, row)
                 if interruption.received and position < self.total_steps:
                     self._save(position)
-                    bar.say(f"{interruption.received.name} at step {position}: saved; the same command goes on.")
+                    again = "the same command"
+                    if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
+                        again += f" with --workdir={self._record.workdir}"
+                    bar.say(f"{interruption.received.name} at step {position}: saved; {again} goes on.")
                     raise SystemExit(interruption.exit_code)
         self._save(position)
+        interruption.at_once = True  # the test can be made again
 
     def _check_input(self) -> None:
         sample = self._dataset.train.images[:_GUARD_IMAGES]
