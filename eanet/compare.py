@@ -13,16 +13,18 @@ from rich.console import Console
 
 from eanet import cli, comparison, comparison_table, report
 from eanet.errors import UserError
+from eanet.finished_run import find_runs
 
 
 def write(result: comparison.Comparison, out: pathlib.Path) -> None:
     """Write the tables, the pictures (SVG) and the report, each whole or not at all."""
     drawn = report.pictures(result)
+    svgs = {f"{name}.svg": styles["light"] for name, styles in drawn.items()}
     files = {
         "comparison.csv": comparison_table.comma_separated(result).encode(),
-        "comparison.md": comparison_table.markdown(result).encode(),
+        "comparison.md": comparison_table.markdown(result, list(svgs)).encode(),
         "report.html": report.html(result, drawn).encode(),
-        **{f"{name}.svg": styles["light"] for name, styles in drawn.items()},
+        **svgs,
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--by", default="", help="fields that name the groups (default: those in which runs differ)")
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
-    runs, notes = comparison.find_runs(arguments.directories)
+    runs, notes = find_runs(arguments.directories)
     by = [field for field in arguments.by.split(",") if field]
     result = comparison.compare(runs, by, arguments.baseline, notes)
     out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
@@ -53,7 +55,7 @@ def main() -> None:
         console.width = 240  # a file has no edge to fold at
     for grid in (comparison_table.results(result), comparison_table.against_baseline(result)):
         if grid.rows:
-            console.print(comparison_table.terminal(grid))
+            console.print(comparison_table.terminal(grid, console.width))
             console.print()
     for line in comparison_table.explanations(result):
         console.print(f"- {line}", markup=False, soft_wrap=True)

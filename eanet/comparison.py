@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,51 +10,13 @@ import numpy as np
 from eanet import config as config_lib
 from eanet import statistics
 from eanet.errors import UserError
-from eanet.record import Record
+from eanet.finished_run import ACCURACIES, METRICS, Run
 from eanet.statistics import Difference, Estimate
 
-# Of a run's results, in the order of the table: name, title.
-METRICS = {
-    "test/accuracy": "test accuracy",
-    "val/accuracy": "validation accuracy",
-    "test/top5_accuracy": "test top-5",
-    "test/loss": "test loss",
-    "parameters": "parameters",
-    "mmac": "MMAC",
-    "activation_mib": "activation MiB",
-    "images_per_second": "images/s training",
-    "images_per_second_inference": "images/s inference",
-    "seconds": "seconds",
-}
-ACCURACIES = ("test/accuracy", "val/accuracy", "test/top5_accuracy")
 COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
 MATCHED = 0.1  # up to this relative difference
 
 _SAME = ("data.name", "data.validation_fraction")  # without which accuracies are not of the same images
-_EXTERNAL_ONLY = ("dim_coefficient", "memory_size", "normalization", "memory_bias", "tie_memories", "share_memories")
-_WITHOUT_EFFECT = {
-    "external": ("head_dim",),
-    "self": _EXTERNAL_ONLY,
-    "none": (*_EXTERNAL_ONLY, "num_heads", "head_dim", "attention_dropout", "projection_dropout"),
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """What one finished run has left."""
-
-    workdir: pathlib.Path
-    fields: dict[str, Any]  # flat; None where the attention gives a field no effect
-    results: dict[str, float]
-    rows: list[dict[str, Any]]  # of metrics.jsonl, those that end an epoch
-    environment: dict[str, Any]
-    correct: np.ndarray  # bool [test images]
-    labels: np.ndarray  # int [test images]
-    class_names: tuple[str, ...]
-
-    @property
-    def seed(self) -> int:
-        return self.fields["seed"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +28,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        known = {field: value for field, value in self.by.items() if value is not None}
+        known = {field: value for field, value in self.by.items() if value is not None} or dict.fromkeys(self.by, "–")
         return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in known.items()) or "all runs"
 
     def values(self, metric: str) -> dict[int, float]:
@@ -102,54 +63,6 @@ class Comparison:
     notes: list[str]
 
 
-def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[Run], list[str]]:
-    """Read every finished run under the directories; give them and notes on what was left out."""
-    found: dict[pathlib.Path, None] = {}
-    for directory in map(pathlib.Path, directories):
-        if not directory.is_dir():
-            raise UserError(f"{directory} is no directory; accepted: directories of runs, runs/heads say")
-        found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
-    runs, notes = [], []
-    for workdir in found:
-        run = _read(workdir)
-        if run is None:
-            notes.append(f"{workdir.name} is not finished and was left out.")
-        else:
-            runs.append(run)
-    if not runs:
-        raise UserError(f"no finished run under {', '.join(map(str, directories))}")
-    return runs, notes
-
-
-def _read(workdir: pathlib.Path) -> Run | None:
-    record = Record(workdir)
-    results, config = record.read("results.json"), record.read("config.json")
-    if results is None:
-        return None
-    for needed in (config, results):
-        if not isinstance(needed, dict):
-            raise UserError(f"{workdir}: config.json or results.json holds no run", exit_code=1)
-    predictions = record.read_predictions()
-    missing = [name for name in ("accuracy", "label", "class_name") if name not in predictions]
-    if missing:
-        raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
-    fields = config_lib.flatten(config)
-    for field in _WITHOUT_EFFECT[fields["model.attention"]]:
-        fields[f"model.{field}"] = None
-    seconds = sum(results.get(f"seconds_{part}", 0.0) for part in ("compile", "train", "evaluate"))
-    rows = [row for row in record.rows() if "val/loss" in row]
-    return Run(
-        workdir,
-        fields,
-        results | {"seconds": seconds},
-        rows,
-        record.read("environment.json") or {},
-        predictions["accuracy"] > 0.5,
-        predictions["label"],
-        tuple(predictions["class_name"].tolist()),
-    )
-
-
 def compare(runs: Sequence[Run], by: Sequence[str] = (), baseline: str = "", notes: Iterable[str] = ()) -> Comparison:
     """Group runs by the fields in which they differ, or by `by`, and set each group against one of them.
 
@@ -157,7 +70,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] = (), baseline: str = "", not
     Raises UserError where runs are of different data or splits, or one group holds a seed twice.
     """
     _check_same_data(runs)
-    notes = list(notes)
+    notes = [*notes, *_environment_notes(runs)]
     differing = _differing(runs)
     chosen = _checked_by(by, runs) if by else _distinguishing(runs, differing)
     groups: dict[tuple, list[Run]] = {}
@@ -183,13 +96,23 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             raise UserError(f"{first.workdir.name} and {run.workdir.name} were tested on different images")
 
 
+def _environment_notes(runs: Sequence[Run]) -> list[str]:
+    """Say where runs are of different code or machines: then not only the fields differ."""
+    commits = {str((run.environment.get("git") or {}).get("commit"))[:8] for run in runs}
+    devices = {", ".join(run.environment.get("devices") or ["unknown"]) for run in runs}
+    said = {"commits": commits, "devices, between which timings and activation memory do not compare": devices}
+    return [
+        f"The runs differ in their {what}: {'; '.join(sorted(some))}." for what, some in said.items() if len(some) > 1
+    ]
+
+
 def _differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Give the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
     differing = {}
     for field in config_lib.RULES:
         if field == "seed" or config_lib.without_effect(field):
             continue
-        values = sorted({_hashable(run.fields[field]) for run in runs} - {None}, key=_rank)
+        values = sorted({run.fields[field] for run in runs} - {None}, key=_rank)
         if len(values) > 1:  # where it is None it has no effect
             differing[field] = values
     return differing
@@ -200,7 +123,7 @@ def _distinguishing(runs: Sequence[Run], differing: dict[str, list[Any]]) -> lis
     chosen: list[str] = []
     parts = 1
     for field in differing:
-        finer = len({tuple(_hashable(run.fields[name]) for name in (*chosen, field)) for run in runs})
+        finer = len({tuple(run.fields[name] for name in (*chosen, field)) for run in runs})
         if finer > parts:
             chosen, parts = [*chosen, field], finer
     return chosen
@@ -237,7 +160,7 @@ def _find_baseline(groups: list[Group], text: str) -> Group:
     matching = [
         group
         for group in groups
-        if all(str(group.runs[0].fields.get(field)) == value for field, value in wanted.items())
+        if all(_fits(run.fields.get(field), value) for field, value in wanted.items() for run in group.runs)
     ]
     if not matching or (text and len(matching) > 1):
         names = "; ".join(",".join(f"{field}={value}" for field, value in group.by.items()) for group in groups)
@@ -245,15 +168,20 @@ def _find_baseline(groups: list[Group], text: str) -> Group:
     return matching[0]
 
 
+def _fits(value: Any, text: str) -> bool:
+    """Tell whether a value is what a person writes for it; 1e-3 is 0.001."""
+    try:
+        return value == float(text)
+    except ValueError:
+        return str(value) == text
+
+
 def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
     others = [group for group in groups if group is not base]
     differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
     pairs = [_pairs(group, base) for group in others]
     # One run an arm gives no p-value at all: McNemar's would be of two networks, and be read as of two methods.
-    mcnemars = [
-        statistics.combine([statistics.mcnemar(a.correct, b.correct) for a, b in some]) if len(some) > 1 else math.nan
-        for some in pairs
-    ]
+    mcnemars = [_mcnemar(some) if len(some) > 1 else math.nan for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     return {
         group.name: Versus(
@@ -261,6 +189,15 @@ def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
         )
         for i, group in enumerate(others)
     }
+
+
+def _mcnemar(pairs: list[tuple[Run, Run]]) -> float:
+    """Combine each direction by itself: pairs that differ in opposite directions are no evidence of a difference."""
+    sided = [
+        statistics.combine([statistics.mcnemar(a.correct, b.correct, direction) for a, b in pairs])
+        for direction in ("greater", "less")
+    ]
+    return min(1.0, 2 * min(sided))
 
 
 def _pairs(group: Group, base: Group) -> list[tuple[Run, Run]]:
@@ -277,10 +214,6 @@ def _versus_notes(group: Group, base: Group) -> list[str]:
         if ours and theirs and abs(ours.mean / theirs.mean - 1) > MATCHED:
             unmatched.append(f"{METRICS[metric]} {ours.mean / theirs.mean:.2f}×")
     return [f"not matched: {', '.join(unmatched)} the baseline's"] if unmatched else []
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _rank(value: Any) -> tuple[int, Any]:

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter  # noqa: E402
 
 from eanet import metrics, statistics  # noqa: E402
-from eanet.comparison import METRICS, Comparison, Group  # noqa: E402
+from eanet.comparison import Comparison, Group  # noqa: E402
+from eanet.finished_run import METRICS  # noqa: E402
 
 # What accuracy is drawn against: a field or a cost, with its title.
 _AXES = {"model.num_heads": "heads", "model.memory_size": "memory slots"} | {
     name: METRICS[name] for name in ("parameters", "mmac")
 }
+_BANDS = 6  # groups; more make a fog
 _CLASSES = 12  # that gain and that lose most
 _MARKERS = "osD^vP*X"
 
@@ -35,7 +37,7 @@ def draw_all(comparison: Comparison) -> dict[str, Figure]:
 
 
 def curves(comparison: Comparison) -> Figure:
-    """Draw loss and accuracy over the epochs, training dashed: means over seeds with 95% bands."""
+    """Draw loss and accuracy over the epochs, training dashed: means over seeds, with 95% bands for few groups."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for color, group in _colored(comparison):
         for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
@@ -44,7 +46,8 @@ def curves(comparison: Comparison) -> Figure:
                 label = group.name if split == "val" else None
                 marker = "o" if len(epochs) < 10 else None
                 axis.plot(epochs, means, line, color=color, label=label, marker=marker, markersize=3)
-                if split == "val" and not np.isnan(widths).all():
+                banded = split == "val" and len(comparison.groups) <= _BANDS
+                if banded and not np.isnan(widths).all():
                     axis.fill_between(epochs, means - widths, means + widths, color=color, alpha=0.15, linewidth=0)
     classes = len(_class_names(comparison))
     axes[0].axhline(math.log(classes), color="gray", linewidth=1, linestyle=":", label=f"ln({classes}): no answer")
@@ -138,10 +141,13 @@ def _position(group: Group, name: str) -> float | None:
     if not name.startswith("model."):
         estimate = group.estimate(name)
         return estimate.mean if estimate else None
-    fields = group.runs[0].fields
-    if name == "model.memory_size" and fields[name] == 0:
-        return fields["model.dim"] // fields["model.dim_coefficient"]
-    return fields[name]
+    values = {_slots(run.fields) if name == "model.memory_size" else run.fields[name] for run in group.runs}
+    return values.pop() if len(values) == 1 else None  # --by may put several into one group
+
+
+def _slots(fields: dict[str, Any]) -> int | None:
+    size = fields["model.memory_size"]
+    return fields["model.dim"] // fields["model.dim_coefficient"] if size == 0 else size
 
 
 def _positions(comparison: Comparison, name: str) -> set[float]:
@@ -156,7 +162,7 @@ def class_differences(comparison: Comparison) -> Figure | None:
     columns = min(3, len(others))
     rows = math.ceil(len(others) / columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(max(5.5, 3.7 * columns), 4.6 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(max(5.5, 3.7 * columns), 4.6 * rows), layout="constrained", squeeze=False, sharex=True
     )
     figure.suptitle(f"Test accuracy by class, difference to {comparison.baseline.name} in points")
     base = _by_class(comparison.baseline)
@@ -167,7 +173,7 @@ def class_differences(comparison: Comparison) -> Figure | None:
         shown = order if len(order) <= 2 * _CLASSES else [*order[:_CLASSES], *order[-_CLASSES:]]
         colors = ["tab:red" if differences[i] < 0 else "tab:green" for i in shown]
         axis.barh(range(len(shown)), differences[shown], color=colors)
-        axis.set_yticks(range(len(shown)), [names[i] for i in shown], fontsize=6)
+        axis.set_yticks(range(len(shown)), [names[i] for i in shown], fontsize=6, parse_math=False)
         axis.axvline(0, color="gray", linewidth=1)
         axis.set_title(group.name, fontsize="small")
         axis.grid(axis="x", alpha=0.3)

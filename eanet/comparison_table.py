@@ -4,13 +4,23 @@ import csv
 import dataclasses
 import io
 import math
+import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from eanet import statistics
-from eanet.comparison import ACCURACIES, METRICS, Comparison, Group
+from eanet.comparison import Comparison, Group, Versus
+from eanet.finished_run import ACCURACIES, METRICS
 from eanet.statistics import Estimate
+
+WORDS = ("group", "test", "notes")  # columns of text; the others are numbers
+_WIDE = 160  # columns of a terminal that takes all of a table
+_WIDE_ONLY = tuple(
+    METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +70,7 @@ def against_baseline(comparison: Comparison) -> Grid:
                 _p_value(versus.p_holm),
                 _p_value(versus.mcnemar_holm),
                 _number(100 * difference.detectable, ".2f"),
-                _text("; ".join([*filter(None, [difference.why_no_test]), *versus.notes])),
+                _text("; ".join(_notes(versus))),
             ]
         )
     return Grid(f"Test accuracy against {comparison.baseline.name}", columns, rows)
@@ -70,10 +80,12 @@ def explanations(comparison: Comparison) -> list[str]:
     """Say how the numbers were made and what they leave open."""
     level = f"{statistics.LEVEL:.0%}"
     lines = [
-        f"± is a {level} Student t interval over seeds; a value without it has n = 1 or does not vary.",
+        f"± is a {level} Student t interval over seeds, given for accuracies and losses; they are without it where "
+        "n = 1 or nothing varies. All other columns are means.",
         "Differences are paired by seed (paired t) where two seeds or more are shared, else Welch's t; p-values are "
         "adjusted for the number of rows (Holm). McNemar's test asks of pairs of trained networks whether they are "
-        "right on the same test images (exact, twice the median over pairs), the t test asks about the methods.",
+        "right on the same test images (exact, twice the median over pairs, each direction by itself), the t test asks "
+        "about the methods. Intervals are not widened for the number of rows.",
         f"Detectable: the smallest true difference that this n finds with {statistics.POWER:.0%} power at 5%.",
         "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
         "of the compiled training step, per image, on the device that ran it.",
@@ -88,27 +100,31 @@ def explanations(comparison: Comparison) -> list[str]:
     return lines + comparison.notes
 
 
-def terminal(grid: Grid) -> Table:
-    """Format a grid for a terminal."""
-    table = Table(title=grid.title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for column in grid.columns:
-        words = column in ("group", "test", "notes")
-        table.add_column(column, justify="left" if words else "right", overflow="fold")
+def terminal(grid: Grid, width: int) -> Table:
+    """Format a grid for a terminal; one of less than 160 columns gets what matters most."""
+    shown = [i for i, column in enumerate(grid.columns) if width >= _WIDE or column not in _WIDE_ONLY]
+    table = Table(title=Text(grid.title), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in (grid.columns[i] for i in shown):
+        if column in WORDS:
+            table.add_column(column, overflow="fold", min_width=12)
+        else:
+            table.add_column(column, justify="right", min_width=max(map(len, column.split())))
     for row in grid.rows:
-        table.add_row(*(cell.text.replace("[", r"\[") for cell in row))
+        table.add_row(*(Text(row[i].text) for i in shown))
     return table
 
 
-def markdown(comparison: Comparison) -> str:
-    """Format the whole comparison as Markdown."""
+def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
+    """Format the whole comparison as Markdown, with links to the pictures beside it."""
     parts = ["# Comparison"]
     for grid in (results(comparison), against_baseline(comparison)):
         if not grid.rows:
             continue
-        lines = [grid.columns, ["---" if c in ("group", "test", "notes") else "---:" for c in grid.columns]]
+        lines = [grid.columns, ["---" if c in WORDS else "---:" for c in grid.columns]]
         lines += [[cell.text.replace("|", r"\|") for cell in row] for row in grid.rows]
         parts += [f"## {grid.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     parts.append("\n".join(f"- {line}" for line in explanations(comparison)))
+    parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,7 +141,7 @@ def comma_separated(comparison: Comparison) -> str:
             row |= {"difference": versus.difference.mean, "difference_half_width": versus.difference.half_width}
             row |= {"p": versus.difference.p_value, "p_holm": versus.p_holm}
             row |= {"mcnemar_p": versus.mcnemar, "mcnemar_p_holm": versus.mcnemar_holm}
-            row |= {"detectable": versus.difference.detectable, "notes": "; ".join(versus.notes)}
+            row |= {"detectable": versus.difference.detectable, "notes": "; ".join(_notes(versus))}
         rows.append({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()})
     buffer = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -143,6 +159,10 @@ def _csv_estimate(metric: str, group: Group) -> dict[str, float]:
     return {f"{metric}{suffix}": value for suffix, value in values.items()}
 
 
+def _notes(versus: Versus) -> list[str]:
+    return [*filter(None, [versus.difference.why_no_test]), *versus.notes]
+
+
 def _estimated(estimate: Estimate | None, metric: str) -> Cell:
     if estimate is None:
         return Cell("–", math.nan)
@@ -150,7 +170,9 @@ def _estimated(estimate: Estimate | None, metric: str) -> Cell:
         return Cell(_plus_minus(100 * estimate.mean, 100 * estimate.half_width, ".2f"), estimate.mean)
     if metric == "test/loss":
         return Cell(_plus_minus(estimate.mean, estimate.half_width, ".3f"), estimate.mean)
-    return _number(estimate.mean, {"parameters": ",.0f", "mmac": ".1f", "activation_mib": ".2f"}.get(metric, ",.0f"))
+    return _number(
+        estimate.mean, {"mmac": ".1f" if estimate.mean >= 10 else ".3g", "activation_mib": ".3g"}.get(metric, ",.0f")
+    )
 
 
 def _plus_minus(mean: float, half_width: float, form: str) -> str:

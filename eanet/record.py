@@ -19,6 +19,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
+import zlib
 from typing import Any
 
 import jax
@@ -28,6 +29,8 @@ from eanet import config as config_lib
 from eanet.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "wandb")
+# What numpy raises for a file that is cut short, overwritten, pickled, or a single array.
+_DAMAGED = (OSError, ValueError, EOFError, TypeError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
 
 class Record:
@@ -86,7 +89,10 @@ class Record:
         """Read the metrics; a last line that a crash cut short is left out."""
         path = self.workdir / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
     def truncate(self, step: int) -> None:
         """Drop the rows after a step, so that a resumed run writes none twice."""
@@ -116,7 +122,7 @@ class Record:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
 

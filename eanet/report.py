@@ -28,9 +28,9 @@ _STYLES = {
     },
 }
 _ALTERNATIVES = {
-    "curves": "Loss and accuracy over the epochs, a line per group, with 95% bands over seeds.",
+    "curves": "Loss and accuracy over the epochs, a line per group; with up to six groups 95% bands over seeds.",
     "accuracy": "Test accuracy against heads, memory slots, parameters and multiply-adds; dots are single runs.",
-    "classes": "The classes whose test accuracy differs most from the baseline's.",
+    "classes": "The classes whose test accuracy differs most from the baseline's; of extremes a good part is chance.",
 }
 
 
@@ -98,19 +98,21 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _environments(comparison: Comparison) -> list[tuple[dict[str, str], int]]:
-    """Give the different environments of the runs and how many runs each had."""
-    seen: collections.Counter[tuple[tuple[str, str], ...]] = collections.Counter()
+def _environments(comparison: Comparison) -> list[tuple[dict[str, str], list[str]]]:
+    """Give the different environments and the names of the runs that each had."""
+    seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for group in comparison.groups:
         for run in group.runs:
-            seen[tuple(_describe(run.environment).items())] += 1
-    return [(dict(key), count) for key, count in seen.items()]
+            seen.setdefault(tuple(_describe(run.environment).items()), []).append(run.workdir.name)
+    return [(dict(key), names) for key, names in seen.items()]
 
 
 def _describe(environment: dict[str, Any]) -> dict[str, str]:
     git, versions = environment.get("git") or {}, environment.get("versions") or {}
     devices = collections.Counter(environment.get("devices", []))
-    commit = f"{git.get('commit')}{'' if git.get('clean') else ', with changes that are not committed'}"
+    commit = str(git.get("commit") or "unknown")
+    if git.get("clean") is False:
+        commit += ", with changes that are not committed"
     return {
         "commit": commit,
         "devices": ", ".join(f"{count} × {name}" for name, count in devices.items()),

@@ -90,18 +90,18 @@ def detectable_difference(error: float, freedom: float) -> float:
     return float(shift) * error
 
 
-def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Give the exact two-sided p-value of McNemar's test on two networks' answers to the same images.
+def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided") -> float:
+    """Give the exact p-value of McNemar's test on two networks' answers to the same images.
 
-    ours and theirs are bool [images], True where the network is right. Raises ValueError where their
-    shapes differ.
+    ours and theirs are bool [images], True where the network is right; alternative is two-sided, greater (ours
+    is right more often) or less. Raises ValueError where their shapes differ.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"answers to {ours.shape[0]} and to {theirs.shape[0]} images cannot be compared")
     only_ours, only_theirs = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))
     if only_ours + only_theirs == 0:
         return 1.0
-    return float(stats.binomtest(only_ours, only_ours + only_theirs).pvalue)
+    return float(stats.binomtest(only_ours, only_ours + only_theirs, alternative=alternative).pvalue)
 
 
 def combine(p_values: Sequence[float]) -> float:
