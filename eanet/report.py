@@ -59,6 +59,7 @@ def html(comparison: Comparison, drawn: dict[str, dict[str, bytes]]) -> str:
     )
     groups = comparison.groups
     first = groups[0].runs[0]
+    limited = any(run.fields["data.train_limit"] for group in groups for run in group.runs)
     return environment.get_template("report.html.jinja").render(
         comparison=comparison,
         grids=[grid for grid in _grids(comparison) if grid.rows],
@@ -72,6 +73,8 @@ def html(comparison: Comparison, drawn: dict[str, dict[str, bytes]]) -> str:
         config={field: value for field, value in first.fields.items() if value is not None},
         facts={
             "data set": first.fields["data.name"],
+            "limit of training images": _common(comparison, "data.train_limit") if limited else "none",
+            "epochs": _common(comparison, "train.epochs"),
             "test images": f"{len(first.labels):,}",
             "groups": len(groups),
             "runs": sum(len(group.runs) for group in groups),
@@ -86,6 +89,11 @@ def _grids(comparison: Comparison) -> list[comparison_table.Grid]:
 
 def _data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _common(comparison: Comparison, field: str) -> str:
+    """Give a field's values over all runs."""
+    return ", ".join(sorted({str(run.fields[field]) for group in comparison.groups for run in group.runs}))
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
