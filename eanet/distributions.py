@@ -80,7 +80,7 @@ def check(name: str, numbers: dict[str, Any]) -> str | None:
     if needs - given:
         return f"{name} needs {' and '.join(sorted(needs - given))}"
     if given - needs - may:
-        return f"{name} has no {sorted(given - needs - may)[0]!r}"
+        return f"{name} has no {next(key for key in numbers if key not in needs | may)!r}"
     for key, value in numbers.items():
         if type(value) not in (int, float) or not math.isfinite(value):
             return f"{key}={value!r} is no finite number" + (
@@ -95,6 +95,13 @@ def check(name: str, numbers: dict[str, Any]) -> str | None:
             return f"{key}={numbers[key]} is not above 0"
     if name == "int_uniform" and any(type(value) is not int for value in numbers.values()):
         return "int_uniform takes whole numbers"
+    try:
+        finite = all(math.isfinite(quantile(name, numbers, u)) for u in (1e-12, 1 - 1e-12))
+    except OverflowError:
+        finite = False
+    if not finite:
+        exponents = "; min and max are exponents of e, log_uniform_values takes values" if "max" in numbers else ""
+        return f"{name} with {', '.join(f'{key}={value}' for key, value in numbers.items())} is too wide{exponents}"
     return None
 
 

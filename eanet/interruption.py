@@ -1,17 +1,18 @@
-"""SIGTERM and SIGINT as a polite request: go on to the end of a call, then stop."""
+"""SIGTERM, SIGINT and SIGHUP as a polite request: go on to the end of a call, then stop."""
 
 import signal
 import types
 
 
 class Interruption:
-    """Catch the first SIGTERM or SIGINT of a run; a second one acts as if nobody listened. A context manager.
+    """Catch the first SIGTERM, SIGINT or SIGHUP of a run; a second one acts as if nobody listened. A context manager.
 
     Where `at_once` is set, because there is nothing to save, the first one raises SystemExit, so that what is open
     is closed.
     """
 
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    # SIGHUP: its terminal is gone; Windows has none.
+    _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.at_once = False
@@ -19,7 +20,9 @@ class Interruption:
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
-        self._before = {number: signal.signal(number, self._receive) for number in self._SIGNALS}
+        # nohup has SIGHUP ignored, and so it stays; SIGINT, which a shell's background has ignored, stops a run.
+        numbers = [n for n in self._SIGNALS if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *exception: object) -> None:

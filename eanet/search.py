@@ -1,6 +1,7 @@
 """Which values to try: the points of a grid, random draws, or proposals that learn from results."""
 
 import itertools
+import zlib
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,12 @@ def grid(sweep: SweepFile) -> list[Values]:
 
 
 def random(sweep: SweepFile) -> list[Values]:
-    """Give run_cap independent draws; the first k do not depend on how many follow."""
-    generator = np.random.default_rng(_SEED)
-    draws = generator.random((sweep.run_cap, len(sweep.parameters)))
-    return [
-        {
-            name: _value(parameter, u)
-            for (name, parameter), u in zip(sweep.parameters.items(), row.tolist(), strict=True)
-        }
-        for row in draws
-    ]
+    """Give run_cap independent draws; a parameter's do not depend on how many follow, nor on the other parameters."""
+    columns = {}
+    for name, parameter in sweep.parameters.items():
+        generator = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
+        columns[name] = [_value(parameter, u) for u in generator.random(sweep.run_cap).tolist()]
+    return [{name: column[i] for name, column in columns.items()} for i in range(sweep.run_cap)]
 
 
 def _value(parameter: Parameter, u: float) -> Any:

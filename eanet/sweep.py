@@ -15,86 +15,18 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 from eanet import cli, search, sweep_file
-from eanet import config as config_lib
 from eanet.errors import UserError
 from eanet.interruption import Interruption
-from eanet.record import Record
+from eanet.sweep_point import Point, make_point, short
 from eanet.sweep_table import SweepTable
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 120  # for children to reach the end of a call and save; then they are killed
 _LAST_LINES = 5
-
-
-@dataclasses.dataclass
-class Point:
-    """One run of a sweep and what has become of it."""
-
-    values: search.Values
-    command: list[str]
-    config: dict[str, Any]
-    workdir: pathlib.Path
-    state: str = "waiting"  # waiting | running | done | failed
-    process: subprocess.Popen | None = None
-    started: float = 0.0  # time.monotonic()
-    seconds: float = 0.0  # in this sitting
-    earlier: float = 0.0  # share that was done before this sitting
-    message: str = ""  # of a failure
-
-    @property
-    def record(self) -> Record:
-        return Record(self.workdir)
-
-    def share(self) -> float:
-        """Give how much of its training is done, 0 to 1."""
-        if self.state == "done" or self.record.read("results.json"):
-            return 1.0
-        rows = self.record.rows()
-        return min(rows[-1]["epoch"] / self.config["train"]["epochs"], 1.0) if rows else 0.0
-
-    def metric(self, name: str) -> float | None:
-        """Give a metric from the results, or from the newest row that has it; None before that."""
-        results = self.record.read("results.json") or {}
-        candidates = [results, *reversed(self.record.rows())]
-        return next((row[name] for row in candidates if name in row), None)
-
-
-def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequence[str], root: pathlib.Path) -> Point:
-    """Render one point and read it as main.py will.
-
-    Raises UserError where a value would arrive as something else, as dropped flags and quoted numbers do.
-    """
-    arguments = [*sweep.arguments(values), *extra]
-    flags = arguments[arguments.index(sweep.program) + 1 :]
-    file, config = cli.read_config(flags)
-    fields = config.to_dict()
-    overridden = {flag.partition("=")[0] for flag in extra}
-    check_values({name: value for name, value in values.items() if f"--{name}" not in overridden}, file, fields)
-    names = [_short(name, value) for name, value in values.items() if name != "config"]
-    name = "-".join([cli.config_name(file), *names, config_lib.fingerprint(fields)])
-    workdir = root / name
-    return Point(values, [*arguments, f"--workdir={workdir}"], fields, workdir)
-
-
-def check_values(values: search.Values, config_file: str, fields: dict[str, Any]) -> None:
-    """Raise UserError where a configuration does not hold, in value and type, what a sweep file says."""
-    flat = {f"config.{name}": value for name, value in config_lib.flatten(fields).items()} | {"config": config_file}
-    for name, wanted in values.items():
-        if name not in flat:
-            raise UserError(f"parameters.{name}: no field of the configuration; accepted: config.FIELD and config")
-        got = flat[name]
-        if got != wanted or isinstance(got, str) != isinstance(wanted, str):
-            hint = "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if isinstance(wanted, str) else ""
-            raise UserError(f"parameters.{name}: {wanted!r} in the file arrives as {got!r}{hint}")
-
-
-def _short(name: str, value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f"{name.rpartition('.')[2]}={re.sub(r'[^A-Za-z0-9.+]+', '_', text)}"
 
 
 class Sweep:
@@ -106,24 +38,37 @@ class Sweep:
 
     def run(self, points: Iterable[Point], interruption: Interruption) -> None:
         """Bring every point to its end; a failing one does not stop the others."""
-        waiting = list(points)
-        self.points += waiting
-        for point in waiting:
+        added = list(points)
+        self.points += added
+        for point in added:
             point.earlier = point.share()
-            if point.earlier == 1.0:
-                _settle(point, 0)
-        waiting = [point for point in waiting if point.state == "waiting"]
+            if point.finished():
+                point.state = "done"
+        waiting = [point for point in added if point.state == "waiting"]
         running: list[Point] = []
-        while (waiting or running) and not interruption.received:
-            while waiting and len(running) < self._jobs:
-                point = waiting.pop(0)
-                _start(point)
-                running.append(point)
-            running = self._poll(running)
-            self._table.update(self.points)
-            if running:
-                time.sleep(_POLL_SECONDS)
-        self._stop(running, interruption)
+        try:
+            while (waiting or running) and not interruption.received:
+                while waiting and len(running) < self._jobs:
+                    point = waiting.pop(0)
+                    _start(point)
+                    if point.state == "running":
+                        running.append(point)
+                    else:
+                        self._table.settled(point)
+                running = self._poll(running)
+                self._table.update(self.points)
+                if running:
+                    time.sleep(_POLL_SECONDS)
+        finally:  # whatever happens here, no child stays behind
+            self._stop(running, interruption.received or signal.SIGTERM)
+
+    def refuse(self, values: search.Values, message: str) -> Point:
+        """Count a point that cannot be a run as failed."""
+        name = "-".join(short(*item) for item in values.items())
+        point = Point(values, [], {}, pathlib.Path(name), state="failed", message=message)
+        self.points.append(point)
+        self._table.settled(point)
+        return point
 
     def _poll(self, running: list[Point]) -> list[Point]:
         """Take note of the processes that have ended; give the others."""
@@ -135,15 +80,16 @@ class Sweep:
                 self._table.settled(point)
         return [point for point in running if point.state == "running"]
 
-    def _stop(self, running: list[Point], interruption: Interruption) -> None:
+    def _stop(self, running: list[Point], number: signal.Signals) -> None:
         """Pass a signal on and wait until the children have saved."""
         for point in running:
-            point.process.send_signal(interruption.received)
+            point.process.send_signal(number)
         deadline = time.monotonic() + _STOP_SECONDS
         for point in running:
             try:
                 code = point.process.wait(max(0.0, deadline - time.monotonic()))
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                deadline = 0.0  # a second Ctrl-C is meant for all of them
                 os.killpg(point.process.pid, signal.SIGKILL)
                 code = point.process.wait()
             point.state = "waiting"
@@ -154,13 +100,17 @@ class Sweep:
 
 def _start(point: Point) -> None:
     """Start a point's process in a group of its own, so that Ctrl-C reaches it once, from us."""
-    point.workdir.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SWEEP_ID"}
-    with (point.workdir / "output.log").open("a") as log:
-        point.process = subprocess.Popen(
-            point.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    point.state, point.started = "running", time.monotonic()
+    try:
+        point.workdir.mkdir(parents=True, exist_ok=True)
+        with (point.workdir / "output.log").open("a") as log:
+            point.process = subprocess.Popen(
+                point.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+    except OSError as error:
+        point.state, point.message = "failed", f"cannot be started: {error}"
+        return
+    point.state, point.started, point.message = "running", time.monotonic(), ""
 
 
 def _settle(point: Point, code: int) -> None:
@@ -179,8 +129,17 @@ def _bayes(sweep: sweep_file.SweepFile, runner: Sweep, make: Any, jobs: int, int
     left = sweep.run_cap
     while left and not interruption.received:
         batch = [proposer.propose() for _ in range(min(jobs, left))]
-        points = [make([values]) for _, values in batch]
-        runner.run([point for group in points for point in group], interruption)
+        points = []
+        for _, values in batch:
+            try:
+                points.append(make([values]))
+            except UserError as error:  # a combination that the configuration does not accept
+                points.append([runner.refuse(values, str(error))])
+        runs = [point for group in points for point in group if point.state == "waiting"]
+        first = {point.workdir: point for point in reversed(runs)}
+        runner.run(first.values(), interruption)
+        # A batch may hold a point twice; the second finds the first one's results.
+        runner.run([point for point in runs if point is not first[point.workdir]], interruption)
         for (trial, _), group in zip(batch, points, strict=True):
             results = [point.metric(sweep.metric) for point in group if point.state == "done"]
             if results and None in results:
@@ -189,12 +148,22 @@ def _bayes(sweep: sweep_file.SweepFile, runner: Sweep, make: Any, jobs: int, int
         left -= len(batch)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose complaints are one line, as everywhere here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists what is accepted, --config.FIELD=VALUE stands after --")
+
+
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     own, extra = sys.argv[1:], []
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
-    parser = argparse.ArgumentParser(
-        prog="python -m eanet.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="python -m eanet.sweep",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("file", help="a W&B sweep file, sweeps/heads.yaml say")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
@@ -235,19 +204,22 @@ def main() -> None:
     def make(values: list[search.Values]) -> list[Point]:
         if seeds:
             values = [point | {"config.seed": seed} for point in values for seed in seeds]
-        return [make_point(sweep, point, extra, root) for point in values]
+        points = [make_point(sweep, point, extra, root) for point in values]
+        return list({point.workdir: point for point in points}.values())  # a draw may repeat another
 
     if sweep.method == "bayes":
         if shards > 1:
             raise UserError("--shard does not go with method=bayes, which learns from all results")
         points: list[Point] = []
         make([values for _, values in [search.Bayes(sweep).propose()]])  # checks names and values before anything runs
+        total = sweep.run_cap * (len(seeds) or 1)
     else:
         points = make(search.grid(sweep) if sweep.method == "grid" else search.random(sweep))[index - 1 :: shards]
+        total = len(points)
     if arguments.dry_run:
         _print_plan(points, sweep)
         return
-    table = SweepTable(sweep.path.stem, sweep.metric, sweep.maximize, len(points) or sweep.run_cap * (len(seeds) or 1))
+    table = SweepTable(sweep.path.stem, sweep.metric, sweep.maximize, total)
     runner = Sweep(sweep, arguments.jobs, table)
     with Interruption() as interruption, table:
         if sweep.method == "bayes":
@@ -269,7 +241,10 @@ def _print_plan(points: list[Point], sweep: sweep_file.SweepFile) -> None:
     for point in points:
         share = point.share()
         print(f"[{'done' if share == 1 else f'{share:.0%}' if share else 'new'}] {shlex.join(point.command)}")
-    print(f"{len(points)} runs" if points else f"up to {sweep.run_cap} points, each chosen from the results before it")
+    if sweep.method == "bayes":
+        print(f"up to {sweep.run_cap} points, each chosen from the results before it")
+    else:
+        print(f"{len(points)} runs")
 
 
 if __name__ == "__main__":

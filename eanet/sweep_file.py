@@ -15,7 +15,11 @@ METHODS = ("grid", "random", "bayes")
 _KEYS = ("program", "command", "method", "parameters", "metric", "run_cap", "name", "description", "project", "entity")
 _NEEDS_SERVER = ("early_terminate", "controller", "job", "image_uri", "scheduler", "metrics")
 _DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")  # W&B's
-_CHOICE_KEYS = ("distribution", "value", "values", "probabilities")
+_CHOICES = {  # distribution: the keys that it has, all of them needed
+    "constant": {"value"},
+    "categorical": {"values"},
+    "categorical_w_probabilities": {"values", "probabilities"},
+}
 _MACROS = _DEFAULT_COMMAND
 
 
@@ -53,7 +57,8 @@ class _Loader(yaml.SafeLoader):
     """YAML without objects, in which a key given twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merge = "tag:yaml.org,2002:merge"  # <<, which adds another mapping's keys and yields to this one's
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
@@ -67,7 +72,7 @@ def load(path: str | pathlib.Path) -> SweepFile:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, say
         raise UserError(f"{path} is no plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; accepted: a mapping with {', '.join(_KEYS[:4])}")
@@ -141,16 +146,13 @@ def _parameter(name: Any, spec: Any) -> Parameter:
         raise _Fault(f"{where}={spec!r}; accepted: a mapping with value, values or distribution")
     if "parameters" in spec:
         raise _Fault(f"{where} is nested, which W&B renders as one flag; write dotted names: {name}.FIELD")
-    rest = {key: value for key, value in spec.items() if key not in _CHOICE_KEYS}
-    distribution = spec.get("distribution", _implied(where, spec))
-    if distribution in ("constant", "categorical", "categorical_w_probabilities"):
-        if rest:
-            raise _Fault(f"{where}: {distribution} has no {sorted(rest)[0]!r}")
-        return _choices(where, distribution, spec)
-    if distribution not in distributions.CONTINUOUS:
-        raise _Fault(f"{where}: distribution={distribution!r}; accepted: {', '.join(distributions.CONTINUOUS)}")
-    if len(rest) + ("distribution" in spec) < len(spec):
-        raise _Fault(f"{where}: {distribution} takes no value, values or probabilities")
+    distribution = spec["distribution"] if "distribution" in spec else _implied(where, spec)
+    rest = {key: value for key, value in spec.items() if key != "distribution"}
+    accepted = (*_CHOICES, *distributions.CONTINUOUS)
+    if distribution not in accepted:
+        raise _Fault(f"{where}: distribution={distribution!r}; accepted: {', '.join(accepted)}")
+    if distribution in _CHOICES:
+        return _choices(where, distribution, rest)
     fault = distributions.check(distribution, rest)
     if fault:
         raise _Fault(f"{where}: {fault}")
@@ -171,7 +173,9 @@ def _implied(where: str, spec: dict[str, Any]) -> str:
 
 
 def _choices(where: str, distribution: str, spec: dict[str, Any]) -> Parameter:
-    values = [spec["value"]] if distribution == "constant" and "value" in spec else spec.get("values")
+    for key in [*(_CHOICES[distribution] - set(spec)), *(key for key in spec if key not in _CHOICES[distribution])]:
+        raise _Fault(f"{where}: {distribution} {'has no' if key in spec else 'needs'} {key!r}")
+    values = [spec["value"]] if distribution == "constant" else spec["values"]
     if not isinstance(values, list) or not values:
         raise _Fault(f"{where}: values={values!r}; accepted: a list that is not empty")
     for value in values:

@@ -274,6 +274,7 @@ def test_a_point_that_comes_twice_is_run_once(method, tmp_path):
     _stand_in(tmp_path, {"config.seed": {"values": [0, 1]}}, method=method, run_cap=7)
     code, printed = _sweep(tmp_path, "--jobs=3", STAND_IN_SECONDS="0.2")
     assert code == 0 and len(_started(tmp_path)) == 2, printed
+    assert f"toy: {'2 of 2' if method == 'random' else '7 of 7'} done" in printed
 
 
 def test_the_last_lines_of_a_failure_are_shown_and_bayes_goes_on(tmp_path):
@@ -282,6 +283,14 @@ def test_the_last_lines_of_a_failure_are_shown_and_bayes_goes_on(tmp_path):
     code, printed = _sweep(tmp_path, STAND_IN_SECONDS="0")
     assert code == 1 and re.search(r"failed .*\n +exit code 1\n( +line 1[5-9]\n){5}", printed)
     assert "line 14" not in printed and "best val/accuracy_best 0.5000" in printed
+
+
+def test_a_proposal_that_the_configuration_refuses_is_a_failed_point(tmp_path):
+    parameters = {"config.model.num_heads": {"values": [3, 4]}, "config.seed": {"values": [1, 2]}}
+    _stand_in(tmp_path, parameters, method="bayes", run_cap=6, flags=())
+    code, printed = _sweep(tmp_path, STAND_IN_SECONDS="0")
+    assert code == 1 and "num_heads=3 does not divide" in printed
+    assert re.search(r"toy: [1-5] of 6 done, [1-5] failed, best", printed)
 
 
 def test_a_command_that_cannot_be_started_is_a_failed_point(tmp_path):

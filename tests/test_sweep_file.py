@@ -10,7 +10,7 @@ import types
 import pytest
 import yaml
 
-from eanet import cli, search, sweep, sweep_file
+from eanet import cli, search, sweep_file, sweep_point
 from eanet.errors import UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def _check_rendered(render, content, points):
             command = render(content, values)
             assert command[:3] == ["/usr/bin/env", "python", content["program"]]
             file, config = cli.read_config(_flags(command, content["program"]))
-            sweep.check_values(values, file, config.to_dict())
+            sweep_point.check_values(values, file, config.to_dict())
         made.append(config)
     return made
 
@@ -125,8 +125,8 @@ def test_every_point_arrives_as_the_file_says(name, agent):
     for point, config in zip(points, configs, strict=True):
         ours = loaded.arguments(point)
         assert _flags(ours, "main.py") == _flags(agent(content, point), "main.py")
-        assert sweep.make_point(loaded, point, [], pathlib.Path("runs")).config == config.to_dict()
-    made = [sweep.make_point(loaded, point, [], pathlib.Path("runs")).workdir for point in points]
+        assert sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).config == config.to_dict()
+    made = [sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).workdir for point in points]
     assert len(set(made)) == len(points)
 
 
@@ -205,7 +205,7 @@ def test_a_planted_trap_is_caught(trap, agent, tmp_path):
     with pytest.raises(UserError):
         loaded = sweep_file.load(path)
         for point in search.grid(loaded):
-            sweep.make_point(loaded, point, [], pathlib.Path("runs"))
+            sweep_point.make_point(loaded, point, [], pathlib.Path("runs"))
 
 
 @pytest.mark.parametrize(
