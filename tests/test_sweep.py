@@ -105,10 +105,12 @@ def _times(directory):
 
 @pytest.fixture
 def signals():
-    """Where pytest runs in the background its children would ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Where pytest runs in the background its children would ignore SIGINT, under nohup SIGHUP."""
+    wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _await(condition, process, seconds=60):
