@@ -62,6 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training
     config.train = train = ml_collections.ConfigDict()
     train.batch_size = 128
+    train.microbatch = 0  # examples in memory at a time, the rest of a batch after them; 0 = chosen by platform
     train.epochs = 50
     train.label_smoothing = 0.1
     train.steps_per_call = 0  # steps between two rows of training metrics; 0 = a row an epoch

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eanet.dropout import Dropout
+
 # Added to the sum over the slots before dividing, as in the official code and the Keras example.
 NORM_EPSILON = 1e-9
 
@@ -134,7 +136,7 @@ class ExternalAttention(nn.Module):
 
         map_BNHS = normalize_map(logits_BNHS, self.normalization)
         self.sow("intermediates", "attention_map", map_BNHS)
-        map_BNHS = nn.Dropout(self.attention_dropout)(map_BNHS.astype(self.dtype), deterministic=deterministic)
+        map_BNHS = Dropout(self.attention_dropout)(map_BNHS.astype(self.dtype), deterministic=deterministic)
 
         if merge:
             kernel_HSD = jnp.einsum("SK,HKD->HSD", value_SK, project_HKD)
@@ -143,7 +145,7 @@ class ExternalAttention(nn.Module):
         else:
             heads_BNHK = _apply_affine("BNHS,SK->BNHK", map_BNHS, value_SK, value_bias_K)
             out_BND = _apply_affine("BNHK,HKD->BND", heads_BNHK, project_HKD, project_bias_D)
-        return nn.Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
+        return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
 
 
 class SelfAttention(nn.Module):
@@ -177,8 +179,8 @@ class SelfAttention(nn.Module):
         logits_BHNM = jnp.einsum("BNHK,BMHK->BHNM", query_BNHK, heads_of("key"))
         map_BHNM = jax.nn.softmax(logits_BHNM.astype(jnp.float32), axis=-1)
         self.sow("intermediates", "attention_map", map_BHNM)
-        map_BHNM = nn.Dropout(self.attention_dropout)(map_BHNM.astype(self.dtype), deterministic=deterministic)
+        map_BHNM = Dropout(self.attention_dropout)(map_BHNM.astype(self.dtype), deterministic=deterministic)
         out_BNHK = jnp.einsum("BHNM,BMHK->BNHK", map_BHNM, heads_of("value"))
         out_HKD, out_bias_D = Affine((self.num_heads, head_dim, channels), name="out")()
         out_BND = _apply_affine("BNHK,HKD->BND", out_BNHK, out_HKD, out_bias_D)
-        return nn.Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
+        return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)

@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
     "optimizer.warmup_epochs": _number(0, 10**6),
     "optimizer.clip_norm": _number(0, 10**9),
     "train.batch_size": _whole(1, 10**6),
+    "train.microbatch": _whole(0, 10**6),
     "train.epochs": _whole(1, 10**6),
     "train.label_smoothing": _RATE,
     "train.steps_per_call": _whole(0, 10**9),
@@ -131,6 +132,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if not check(flat[field]):
             raise UserError(f"config.{field}={flat[field]!r}; accepted: {accepted}")
     _validate_sizes(config.model)
+    if config.train.microbatch and config.train.batch_size % config.train.microbatch:
+        raise UserError(
+            f"config.train.microbatch={config.train.microbatch} does not divide "
+            f"config.train.batch_size={config.train.batch_size}"
+        )
     if config.optimizer.warmup_epochs > config.train.epochs:
         raise UserError(
             f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} is longer than the run; "

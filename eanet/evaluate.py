@@ -36,7 +36,7 @@ class Evaluator:
     def __call__(self, params: Any, images: jax.Array, labels: jax.Array) -> dict[str, np.ndarray]:
         """Give each example's metrics and predicted class; images and labels lie on the devices."""
         if len(labels) not in self._programs:
-            call = functools.partial(step.evaluate_call, self._experiment, batch_size=self._experiment.batch_size)
+            call = functools.partial(step.evaluate_call, self._experiment, batch_size=self._experiment.evaluation_batch)
             started = time.perf_counter()
             jitted = jax.jit(call, out_shardings=sharding.replicated(self._mesh))
             self._programs[len(labels)] = jitted.lower(params, images, labels).compile()

@@ -12,6 +12,9 @@ from eanet import model, optim, sharding
 from eanet.augment import Preprocessing
 from eanet.data import Dataset
 
+_CPU_MICROBATCH = 16
+_CPU_EVALUATION_BATCH = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -23,6 +26,8 @@ class Experiment:
     preprocessing: Preprocessing
     label_smoothing: float
     batch_size: int
+    microbatch: int  # examples whose activations exist at a time; batch_size = all of them
+    evaluation_batch: int
     train_examples: int
     image_shape: tuple[int, ...]  # height, width, channels
     batch_sharding: NamedSharding  # of a batch's examples over the devices
@@ -38,6 +43,21 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
+def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
+    """Give the size of a micro-batch: config.microbatch, or where it is 0 what suits the platform.
+
+    On a CPU the activations of 16 images stay in its cache (127.8 against 90.4 images/s without dropout, two cores,
+    the document's EANet at batch 128, median of 3); elsewhere the whole batch keeps the device busy.
+    """
+    if config.microbatch:
+        return config.microbatch
+    return _CPU_MICROBATCH if _on_one_cpu(mesh) and config.batch_size % _CPU_MICROBATCH == 0 else config.batch_size
+
+
+def _on_one_cpu(mesh: jax.sharding.Mesh) -> bool:
+    return jax.default_backend() == "cpu" and mesh.size == 1
+
+
 def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh) -> Experiment:
     """Build the experiment that a validated configuration describes on a data set."""
     steps = steps_per_epoch(len(dataset.train), config.train.batch_size)
@@ -49,6 +69,8 @@ def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.shardin
         preprocessing=Preprocessing(dataset.mean, dataset.deviation, **config.augment.to_dict()),
         label_smoothing=config.train.label_smoothing,
         batch_size=config.train.batch_size,
+        microbatch=microbatch(config.train, mesh),
+        evaluation_batch=_CPU_EVALUATION_BATCH if _on_one_cpu(mesh) else 8 * config.train.batch_size,
         train_examples=len(dataset.train),
         image_shape=dataset.train.images.shape[1:],
         batch_sharding=sharding.batched(mesh),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from eanet.attention import ExternalAttention, SelfAttention, make_memories, memory_shape
+from eanet.dropout import Dropout
 
 ATTENTIONS = ("external", "self", "none")
 POOLS = ("mean", "cls")
@@ -62,10 +63,10 @@ class Block(nn.Module):
 
         hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_in")
         out = nn.Dense(x_BND.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_out")
-        y = nn.Dropout(self.mlp_dropout)(
+        y = Dropout(self.mlp_dropout)(
             nn.gelu(hidden(norm("mlp_norm")(x_BND)), approximate=self.gelu == "tanh"), deterministic=deterministic
         )
-        return x_BND + nn.Dropout(self.mlp_dropout)(out(y), deterministic=deterministic)
+        return x_BND + Dropout(self.mlp_dropout)(out(y), deterministic=deterministic)
 
 
 class VisionTransformer(nn.Module):

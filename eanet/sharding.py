@@ -6,6 +6,7 @@ Arrays are global: a mean over a batch is a mean over all devices, and XLA adds 
 import os
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -42,10 +43,11 @@ def batched(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
-def check_batch(batch_size: int, mesh: jax.sharding.Mesh) -> None:
-    """Raise UserError where a batch does not divide over the devices."""
-    if batch_size % mesh.size:
-        raise UserError(f"config.train.batch_size={batch_size} does not divide by the {mesh.size} devices")
+def check_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Raise UserError where a batch or a micro-batch of config.train does not divide over the devices."""
+    for field in ("batch_size", "microbatch"):
+        if config[field] % mesh.size:
+            raise UserError(f"config.train.{field}={config[field]} does not divide by the {mesh.size} devices")
 
 
 def put_replicated(tree, mesh: jax.sharding.Mesh):

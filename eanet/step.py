@@ -6,6 +6,8 @@ from step to step, so a run that resumes continues with the same bits.
 """
 
 import enum
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -15,6 +17,7 @@ import optax
 
 from eanet import metrics
 from eanet.augment import evaluation_input, training_input
+from eanet.dropout import drawing_by_place
 from eanet.experiment import Experiment
 
 
@@ -85,16 +88,21 @@ def train_step(
     """
     inputs = training_input(stream(key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
     weights = mask.astype(jnp.float32)
+    examples = jnp.sum(weights)
+    rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
 
-    def mean_loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
-        logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
+    def part_of_mean_loss(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        inputs, labels, weights, places = part
+        with drawing_by_place(places):
+            logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
         values = metrics.per_example(logits, labels, experiment.label_smoothing)
         sums = {name: jnp.sum(value * weights) for name, value in values.items()}
         sums["examples"] = jnp.sum(weights)
-        return sums["loss"] / sums["examples"], sums
+        return sums["loss"] / examples, sums
 
-    (loss, sums), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    grad = functools.partial(jax.grad(part_of_mean_loss, has_aux=True), state.params)
+    grads, sums = _sum_over_parts(experiment, grad, (inputs, labels, weights, jnp.arange(len(labels))))
+    loss = sums["loss"] / examples
     updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
     starts_epoch = state.step % experiment.steps_per_epoch == 0
     epoch_sums = jax.tree.map(lambda old, new: jnp.where(starts_epoch, 0, old) + new, state.epoch_sums, sums)
@@ -107,6 +115,26 @@ def train_step(
     )
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, epoch_sums), monitor
+
+
+def _sum_over_parts(experiment: Experiment, function: Callable[[Any], Any], batch: tuple[jax.Array, ...]) -> Any:
+    """Sum a function over the micro-batches of a batch, one after another."""
+    size = experiment.microbatch
+    if size == experiment.batch_size:
+        return function(batch)
+
+    def cut(x: jax.Array) -> jax.Array:
+        # Every part takes something from every device's share of the batch, so that nothing has to move.
+        return jnp.swapaxes(x.reshape(size, -1, *x.shape[1:]), 0, 1)
+
+    parts = jax.tree.map(cut, batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(total: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    return jax.lax.scan(add, zeros, parts)[0]
 
 
 def train_call(

@@ -60,7 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         print(f"{record.workdir} is finished: test accuracy {results['test/accuracy']:.2%}; nothing to do.")
         return results
     mesh = sharding.make_mesh()
-    sharding.check_batch(config.train.batch_size, mesh)
+    sharding.check_batch(config.train, mesh)
     dataset = data.load(config.data)
     config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
     record.open(fields)
@@ -140,7 +140,7 @@ class Run:
             *(self._state, self._key, images, labels, np.int32(1)),
         )
         temporary = footprint.temporary_bytes(train_call) * self._mesh.size
-        self._progress.activation_bytes = temporary / self._config.train.batch_size
+        self._progress.activation_bytes = temporary / self._experiment.microbatch
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs

@@ -99,6 +99,8 @@ BAD_VALUES = [
     ("wandb.tags", ("",)),
     ("wandb.tags", ("x" * 65,)),
     ("wandb.tags", (1,)),
+    ("train.microbatch", -1),
+    ("train.microbatch", 8.0),
 ]
 
 
@@ -206,6 +208,12 @@ def test_sizes_that_nobody_divides_are_accepted(fields):
 def test_warm_up_longer_than_the_run_is_refused():
     text = message(changed("optimizer.warmup_epochs", 51.0))
     assert "optimizer.warmup_epochs=51.0" in text and "train.epochs=50" in text
+
+
+def test_a_micro_batch_divides_the_batch():
+    text = message(changed("train.microbatch", 48))
+    assert text == "config.train.microbatch=48 does not divide config.train.batch_size=128"
+    config_lib.validate(changed("train.microbatch", 32))
 
 
 def test_config_must_fit_the_data():

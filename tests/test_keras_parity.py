@@ -10,8 +10,10 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from keras_reference import Sizes, block_outputs, build, counterpart, keras_ranks, randomize  # noqa: F401
+from keras_reference import block_outputs, counterpart, keras_ranks, randomize  # noqa: F401
 
+from benchmarks.keras_model import build
+from benchmarks.sizes import Sizes
 from configs import default
 from eanet import augment, optim, sharding, step
 from eanet.experiment import Experiment

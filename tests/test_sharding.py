@@ -15,7 +15,8 @@ from eanet import train
 from eanet.errors import UserError
 import jax
 try:
-    results = train.train(tiny_config(train__batch_size=int(sys.argv[2])), sys.argv[1])
+    batch_size, microbatch = map(int, sys.argv[2:])
+    results = train.train(tiny_config(train__batch_size=batch_size, train__microbatch=microbatch), sys.argv[1])
 except UserError as error:
     results = {"error": str(error)}
 rows = [json.loads(line) for line in open(sys.argv[1] + "/metrics.jsonl")] if "error" not in results else []
@@ -23,20 +24,22 @@ print("RESULT" + json.dumps({"devices": jax.device_count(), "rows": rows, "resul
 """
 
 
-def _train_on(devices, workdir, batch_size=32):
+def _train_on(devices, workdir, batch_size=32, microbatch=0):
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join(["tests", "."]),
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-c", _PROGRAM, str(workdir), str(batch_size)]
+    command = [sys.executable, "-c", _PROGRAM, str(workdir), str(batch_size), str(microbatch)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("RESULT")[2])
 
 
-def test_four_devices_compute_what_one_computes(tmp_path):
-    one, four = _train_on(1, tmp_path / "one"), _train_on(4, tmp_path / "four")
+@pytest.mark.parametrize("microbatch", [0, 8])
+def test_four_devices_compute_what_one_computes(tmp_path, microbatch):
+    """One device takes micro-batches of 16 of itself, four the whole batch or what they are told."""
+    one, four = _train_on(1, tmp_path / "one"), _train_on(4, tmp_path / "four", microbatch=microbatch)
     assert (one["devices"], four["devices"]) == (1, 4)
     for ours, theirs in zip(four["rows"], one["rows"], strict=True):
         for name in ("train/loss", "train/grad_norm", "val/loss"):
@@ -47,4 +50,6 @@ def test_four_devices_compute_what_one_computes(tmp_path):
 def test_a_batch_that_does_not_divide_is_an_error_that_names_both(tmp_path):
     result = _train_on(4, tmp_path / "run", batch_size=30)
     assert result["results"]["error"] == "config.train.batch_size=30 does not divide by the 4 devices"
+    result = _train_on(4, tmp_path / "run", microbatch=2)
+    assert result["results"]["error"] == "config.train.microbatch=2 does not divide by the 4 devices"
     assert not (tmp_path / "run").exists()

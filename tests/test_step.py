@@ -124,6 +124,48 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
+@pytest.mark.parametrize("real", [32, 5])
+@pytest.mark.parametrize("size", [1, 8, 16])
+def test_micro_batches_change_nothing(setup, start, dataset, size, real):
+    """Dropout on, full and ragged: loss, accuracies and gradients of the whole batch, to rounding."""
+    whole = dataclasses.replace(setup, microbatch=32)
+    assert whole.model.mlp_dropout > 0 and whole.batch_size == 32
+    images, labels = (x[:32] for x in _arrays(dataset.train))
+    arguments = (start, jax.random.key(0), images, labels, jnp.arange(32) < real)
+    expected, expected_monitor = jax.jit(functools.partial(step.train_step, whole))(*arguments)
+    parts = dataclasses.replace(setup, microbatch=size)
+    state, monitor = jax.jit(functools.partial(step.train_step, parts))(*arguments)
+    for name, value in expected.epoch_sums.items():
+        np.testing.assert_allclose(state.epoch_sums[name], value, rtol=1e-5)
+    np.testing.assert_allclose(monitor.grad_norm, expected_monitor.grad_norm, rtol=1e-5)
+    # Adam's first moment after one step is a tenth of the gradient, whose scale its update hides.
+    moments, expected_moments = (jax.tree.leaves(s.opt_state) for s in (state, expected))
+    for ours, theirs in zip(moments, expected_moments, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-7)
+
+
+def test_dropout_belongs_to_the_place_in_the_batch_and_the_step(setup, start, dataset):
+    """Twice the same image gets two masks, and the same place another one in the next step."""
+    images, labels = (jnp.repeat(x[:1], 32, axis=0) for x in _arrays(dataset.train))
+    one = dataclasses.replace(setup, preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, zoom=0.0))
+
+    def loss(place, number):
+        state, _ = step.train_step(
+            one, start.replace(step=jnp.int32(number)), jax.random.key(0), images, labels, jnp.arange(32) == place
+        )
+        return float(state.epoch_sums["loss"])
+
+    losses = [loss(0, 0), loss(1, 0), loss(0, 4)]
+    assert len(set(losses)) == 3
+
+
+def test_micro_batches_are_chosen_by_platform_or_by_the_configuration(dataset):
+    mesh = sharding.make_mesh()
+    assert experiment.microbatch(tiny_config().train, mesh) == 16
+    assert experiment.microbatch(tiny_config(train__batch_size=40).train, mesh) == 40
+    assert experiment.microbatch(tiny_config(train__microbatch=8).train, mesh) == 8
+
+
 def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, dataset):
     images, labels = _arrays(dataset.test[:50])
     assert len(labels) % 32
@@ -149,6 +191,6 @@ def test_golden_steps(setup, start, dataset):
     """Four steps from seed 0. A change of these numbers is a change of what every run computes."""
     state, monitor = _run(setup, start, 4, dataset=dataset)
     means = {name: float(value) / 100 for name, value in state.epoch_sums.items()}
-    np.testing.assert_allclose(means["loss"], 2.372502594, rtol=1e-4)
-    np.testing.assert_allclose(float(monitor.grad_norm), 2.831562996, rtol=1e-3)
+    np.testing.assert_allclose(means["loss"], 2.363502350, rtol=1e-4)
+    np.testing.assert_allclose(float(monitor.grad_norm), 2.985204218, rtol=1e-3)
     assert means["accuracy"] == pytest.approx(0.09, abs=0.011)

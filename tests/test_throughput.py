@@ -1,0 +1,54 @@
+"""The benchmark against the peers at toy size: its contenders have one network, and its table what was measured."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import throughput
+from benchmarks.sizes import Sizes
+
+
+def test_two_contenders_side_by_side(tmp_path):
+    out = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--toy", "--batch=16", "--repetitions=3", "--augmented"]
+    command += ["--contenders=ours;keras-jax;torch", f"--out={out}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    ours, theirs = result["summaries"]
+    assert (ours["name"], theirs["name"]) == ("ours", "keras-jax") and "Left out" in done.stdout
+    assert ours["parameters"] == theirs["parameters"] > 0 and ours["train"]["ratio"] == 1
+    for one in (ours, theirs):
+        assert len(one["train"]["all"]) == 3 and min(one["predict"]["all"]) > 0 and one["peak_mib"] > 100
+    ratios = [a / b for a, b in zip(ours["train"]["all"], theirs["train"]["all"], strict=True)]
+    assert theirs["train"]["ratio"] == sorted(ratios)[1]
+    assert throughput.table(result["summaries"]) in done.stdout
+
+
+def test_networks_that_differ_are_no_comparison(monkeypatch):
+    class Fake:
+        def __init__(self, name, settings):
+            self.facts = {"parameters": len(name)}
+
+        def measure(self, what):
+            return {"images_per_second": 1.0, "peak_mib": 1.0}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(throughput, "Contender", Fake)
+    with pytest.raises(SystemExit, match="networks differ: .4, 5."):
+        throughput.measure(["ours", "torch"], {}, 1)
+
+
+@pytest.mark.parametrize("attention", ["external", "self"])
+def test_the_torch_networks_have_the_documents_parameters(attention):
+    pytest.importorskip("torch")
+    from benchmarks.torch_model import VisionTransformer
+
+    model = VisionTransformer(Sizes(attention=attention))
+    assert (
+        sum(parameter.numel() for parameter in model.parameters()) == {"external": 361_380, "self": 623_268}[attention]
+    )
