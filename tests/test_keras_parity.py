@@ -109,6 +109,8 @@ def train_here(sizes: Sizes, params, images: np.ndarray, labels: np.ndarray, **f
         preprocessing=augment.Preprocessing(tuple(pixels.mean(axis=0)), tuple(pixels.std(axis=0))),
         label_smoothing=SMOOTHING,
         batch_size=BATCH,
+        microbatch=BATCH // 2,
+        evaluation_batch=BATCH,
         train_examples=EXAMPLES,
         image_shape=images.shape[1:],
         batch_sharding=sharding.batched(sharding.make_mesh()),
