@@ -48,7 +48,6 @@ class Versus:
     p_holm: float  # of the difference, over the table; NaN without a test
     mcnemar: float  # over the images, over all pairs of runs; NaN without a test
     mcnemar_holm: float
-    mcnemar_pairs: int
     notes: list[str]
 
 
@@ -184,9 +183,7 @@ def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
     mcnemars = [_mcnemar(some) if len(some) > 1 else math.nan for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     return {
-        group.name: Versus(
-            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], len(pairs[i]), _versus_notes(group, base)
-        )
+        group.name: Versus(differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(group, base))
         for i, group in enumerate(others)
     }
 

@@ -27,7 +27,7 @@ class Experiment:
     label_smoothing: float
     batch_size: int
     microbatch: int  # examples whose activations exist at a time; batch_size = all of them
-    evaluation_batch: int
+    evaluation_batch: int  # examples of one evaluation step; a multiple of the devices, as batch_size is
     train_examples: int
     image_shape: tuple[int, ...]  # height, width, channels
     batch_sharding: NamedSharding  # of a batch's examples over the devices
@@ -46,8 +46,8 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
     """Give the size of a micro-batch: config.microbatch, or where it is 0 what suits the platform.
 
-    On a CPU the activations of 16 images stay in its cache (127.8 against 90.4 images/s without dropout, two cores,
-    the document's EANet at batch 128, median of 3); elsewhere the whole batch keeps the device busy.
+    On a CPU the activations of 16 images stay in its cache, which was measured to be faster; elsewhere the whole
+    batch should keep the device busy, which was not measured.
     """
     if config.microbatch:
         return config.microbatch

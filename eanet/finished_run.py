@@ -27,8 +27,9 @@ METRICS = {
 }
 ACCURACIES = ("test/accuracy", "val/accuracy", "test/top5_accuracy")
 
+# Fields of the model that its kind of attention does not read: two runs that differ in them alone are the same run.
 _EXTERNAL_ONLY = ("dim_coefficient", "memory_size", "normalization", "memory_bias", "tie_memories", "share_memories")
-_WITHOUT_EFFECT = {
+_UNREAD = {
     "external": ("head_dim",),
     "self": _EXTERNAL_ONLY,
     "none": (*_EXTERNAL_ONLY, "num_heads", "head_dim", "attention_dropout", "projection_dropout"),
@@ -94,7 +95,7 @@ def _read(workdir: pathlib.Path) -> Run | None:
     if missing:
         raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
     fields = {field: _hashable(value) for field, value in config_lib.flatten(config).items()}
-    for field in _WITHOUT_EFFECT[fields["model.attention"]]:
+    for field in _UNREAD[fields["model.attention"]]:
         fields[f"model.{field}"] = None
     seconds = sum(results.get(f"seconds_{part}", 0.0) for part in ("compile", "train", "evaluate"))
     return Run(

@@ -105,7 +105,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided"
 
 
 def combine(p_values: Sequence[float]) -> float:
-    """Combine p-values of any dependence into one: twice their median (Vovk & Wang 2020, section 4)."""
+    """Combine p-values of any dependence into one: twice their median (Vovk & Wang 2020 treat such averages)."""
     return min(1.0, 2 * float(np.median(p_values))) if len(p_values) > 1 else float(p_values[0])
 
 

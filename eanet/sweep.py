@@ -32,8 +32,8 @@ _LAST_LINES = 5
 class Sweep:
     """Run points as processes, some at a time, and show how far they are."""
 
-    def __init__(self, sweep: sweep_file.SweepFile, jobs: int, table: SweepTable):
-        self._sweep, self._jobs, self._table = sweep, jobs, table
+    def __init__(self, jobs: int, table: SweepTable):
+        self._jobs, self._table = jobs, table
         self.points: list[Point] = []
 
     def run(self, points: Iterable[Point], interruption: Interruption) -> None:
@@ -65,7 +65,7 @@ class Sweep:
     def refuse(self, values: search.Values, message: str) -> Point:
         """Count a point that cannot be a run as failed."""
         name = "-".join(short(*item) for item in values.items())
-        point = Point(values, [], {}, pathlib.Path(name), state="failed", message=message)
+        point = Point([], {}, pathlib.Path(name), state="failed", message=message)
         self.points.append(point)
         self._table.settled(point)
         return point
@@ -220,7 +220,7 @@ def main() -> None:
         _print_plan(points, sweep)
         return
     table = SweepTable(sweep.path.stem, sweep.metric, sweep.maximize, total)
-    runner = Sweep(sweep, arguments.jobs, table)
+    runner = Sweep(arguments.jobs, table)
     with Interruption() as interruption, table:
         if sweep.method == "bayes":
             _bayes(sweep, runner, make, arguments.jobs, interruption)

@@ -17,7 +17,6 @@ from eanet.record import Record
 class Point:
     """One run of a sweep and what has become of it."""
 
-    values: search.Values
     command: list[str]
     config: dict[str, Any]
     workdir: pathlib.Path
@@ -64,7 +63,7 @@ def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequen
     names = [short(name, value) for name, value in values.items() if name != "config"]
     name = "-".join([cli.config_name(file), *names, config_lib.fingerprint(fields)])
     workdir = root / name
-    return Point(values, [*arguments, f"--workdir={workdir}"], fields, workdir)
+    return Point([*arguments, f"--workdir={workdir}"], fields, workdir)
 
 
 def check_values(values: search.Values, config_file: str, fields: dict[str, Any], extra: Sequence[str] = ()) -> None:
