@@ -19,12 +19,9 @@ Made = tuple[int, Work, Work]  # parameters, train `steps` batches, predict as m
 
 
 def _ours(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool) -> Made:
-    import functools
-
-    import jax
-
     from configs import default
-    from eanet import data, experiment, sharding, step
+    from eanet import data, sharding
+    from eanet.group import Group
     from eanet.model import count_parameters
 
     config = default.get_config()
@@ -40,20 +37,16 @@ def _ours(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augme
     split = data.Split(images, labels)
     names = tuple(map(str, range(sizes["classes"])))
     dataset = data.Dataset(split, split, split, (127.5,) * 3, (64.0,) * 3, names)
-    mesh = sharding.make_mesh()
-    setup = experiment.build(config, dataset, mesh)
-    key = jax.random.key(0)
-    arrays = sharding.put_replicated((images, labels), mesh)
-    state = [step.init_state(setup, key)]
-    steps = np.int32(len(images) // batch)
-    train_call = jax.jit(functools.partial(step.train_call, setup), donate_argnums=0)
-    evaluate_call = jax.jit(functools.partial(step.evaluate_call, setup, batch_size=setup.evaluation_batch))
+    group = Group(config, dataset, sharding.make_mesh())
+    arrays = group.put(split)
+    state = [group.init()]
+    group.compile_training(state[0], *arrays)
 
     def train() -> None:
-        state[0], _ = jax.block_until_ready(train_call(state[0], key, *arrays, steps))
+        state[0], *_ = group.train(state[0], *arrays, len(images) // batch)
 
     def predict() -> None:
-        jax.block_until_ready(evaluate_call(state[0].params, *arrays))
+        group.evaluate(state[0].params, *arrays)
 
     return count_parameters(state[0].params), train, predict
 

@@ -7,7 +7,17 @@ def get_config() -> ml_collections.ConfigDict:
     """Give the document's EANet on CIFAR-100."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initialisation, data order, augmentation and dropout
-    config.num_seeds = 1  # runs trained together; only 1 for now
+    config.num_seeds = 1  # networks trained in one program, with the seeds seed, seed + 1, …
+    config.seeds_per_call = 0  # how many of them (times vary) at once, the others after them; 0 = all, 1 on a CPU
+
+    # Values of networks that train in the same program, each with every seed, (1e-4, 1e-3) say; () = the field's own
+    config.vary = vary = ml_collections.ConfigDict()
+    vary.learning_rate = ()
+    vary.weight_decay = ()
+    vary.label_smoothing = ()
+    vary.attention_dropout = ()
+    vary.projection_dropout = ()
+    vary.mlp_dropout = ()
 
     # Data
     config.data = data = ml_collections.ConfigDict()

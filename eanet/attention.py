@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eanet.dropout import Dropout
+from eanet.dropout import Dropout, Levels
 
 # Added to the sum over the slots before dividing, as in the official code and the Keras example.
 NORM_EPSILON = 1e-9
@@ -102,8 +102,8 @@ class ExternalAttention(nn.Module):
     normalization: str = "double"  # double | tokens | slots
     memory_bias: bool = True  # biases on M_k and M_v
     tie_memories: bool = False  # M_v = M_k^T
-    attention_dropout: float = 0.0  # rate, on the normalised map
-    projection_dropout: float = 0.0  # rate, on the output
+    attention_dropout: float | Levels = 0.0  # rate, on the normalised map
+    projection_dropout: float | Levels = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters and normalisation stay float32
     memories: tuple[Affine, Affine] | None = None  # M_k and M_v of somebody else, to share them
     merge_linear: bool | None = None  # multiply neighbouring kernels first; None = where it is cheaper
@@ -158,8 +158,8 @@ class SelfAttention(nn.Module):
 
     num_heads: int = 4
     head_dim: int = 64  # channels of one head; 0 = channels // num_heads
-    attention_dropout: float = 0.0  # rate, on the attention map
-    projection_dropout: float = 0.0  # rate, on the output
+    attention_dropout: float | Levels = 0.0  # rate, on the attention map
+    projection_dropout: float | Levels = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters and softmax stay float32
 
     @nn.compact

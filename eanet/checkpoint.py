@@ -5,7 +5,6 @@ import logging
 import pathlib
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
 from eanet.errors import UserError
@@ -39,16 +38,15 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
         self._manager.save(step, args=args, force=True)
 
-    def restore(self, like: TrainState, sharding: jax.sharding.Sharding) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restore the newest checkpoint into the shapes of `like`; None where there is none.
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restore the newest checkpoint into the shapes and shardings of `like`; None where there is none.
 
         Raises UserError where it cannot be read or holds another architecture.
         """
         step = self.latest_step()
         if step is None:
             return None
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), extra=ocp.args.JsonRestore())
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), extra=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
         except (ValueError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:

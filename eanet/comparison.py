@@ -88,11 +88,11 @@ def _check_same_data(runs: Sequence[Run]) -> None:
         for field in _SAME:
             if run.fields[field] != first.fields[field]:
                 raise UserError(
-                    f"config.{field} is {first.fields[field]!r} in {first.workdir.name} and {run.fields[field]!r} in "
-                    f"{run.workdir.name}: accuracies on different images do not compare"
+                    f"config.{field} is {first.fields[field]!r} in {first.name} and {run.fields[field]!r} in "
+                    f"{run.name}: accuracies on different images do not compare"
                 )
         if not np.array_equal(run.labels, first.labels):
-            raise UserError(f"{first.workdir.name} and {run.workdir.name} were tested on different images")
+            raise UserError(f"{first.name} and {run.name} were tested on different images")
 
 
 def _environment_notes(runs: Sequence[Run]) -> list[str]:
@@ -145,12 +145,12 @@ def _one_a_seed(runs: list[Run], differing: dict[str, list[Any]], notes: list[st
         fields = [field for field in differing if run.fields[field] != other.fields[field]]
         if fields:
             raise UserError(
-                f"{other.workdir.name} and {run.workdir.name} fall into one group with the same seed, but differ in "
+                f"{other.name} and {run.name} fall into one group with the same seed, but differ in "
                 f"{', '.join(fields)}; add {'it' if len(fields) == 1 else 'them'} to --by"
             )
         same = all(run.results[metric] == other.results[metric] for metric in ACCURACIES)
         outcome = "the same accuracies" if same else "OTHER accuracies"
-        notes.append(f"{run.workdir.name} repeats {other.workdir.name}, with {outcome}, and counts once.")
+        notes.append(f"{run.name} repeats {other.name}, with {outcome}, and counts once.")
     return [kept[seed] for seed in sorted(kept)]
 
 

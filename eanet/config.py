@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from eanet import attention, model, optim
+from eanet import attention, members, model, optim
 from eanet.errors import UserError
 
 Rule = tuple[Callable[[Any], bool], str]  # a test of the value, and in words what passes it
@@ -47,7 +47,8 @@ _RATE = _number(0, 1, below=True)
 
 RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
-    "num_seeds": _whole(1, 1),
+    "num_seeds": _whole(1, 1024),
+    "seeds_per_call": _whole(0, 10**6),
     "data.name": _NAME,
     "data.dir": _TEXT,
     "data.validation_fraction": (
@@ -108,6 +109,18 @@ RULES: dict[str, Rule] = {
     "wandb.tags": _TAGS,
 }
 
+
+def _several(rule: Rule) -> Rule:
+    check, accepted = rule
+
+    def check_all(values: Any) -> bool:
+        return isinstance(values, (tuple, list)) and all(map(check, values)) and len(set(values)) == len(values)
+
+    return check_all, f"a tuple of different values, each {accepted}; () = none"
+
+
+RULES |= {f"vary.{name}": _several(RULES[field]) for name, field in members.VARIED.items()}
+
 # Fields that change where a run's traces go, but not one of its numbers.
 _WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "wandb")
 
@@ -137,6 +150,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.train.microbatch={config.train.microbatch} does not divide "
             f"config.train.batch_size={config.train.batch_size}"
         )
+    if config.seed + config.num_seeds > 2**32:
+        raise UserError(
+            f"config.num_seeds={config.num_seeds} from config.seed={config.seed} on; accepted: up to seed {2**32 - 1}"
+        )
+    for name in ("attention_dropout", "projection_dropout"):
+        if config.vary[name] and config.model.attention == "none":
+            raise UserError(
+                f"config.vary.{name}={config.vary[name]!r}: config.model.attention='none' has no such dropout"
+            )
     if config.optimizer.warmup_epochs > config.train.epochs:
         raise UserError(
             f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} is longer than the run; "
@@ -183,8 +205,9 @@ def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None
     for field in sorted(ours.keys() | theirs.keys()):
         if without_effect(field):
             continue
-        if ours.get(field) != theirs.get(field):
-            return f"config.{field} is {theirs.get(field)!r} there and {ours.get(field)!r} here"
+        there, here = (tuple(x) if isinstance(x, list) else x for x in (theirs.get(field), ours.get(field)))
+        if there != here:
+            return f"config.{field} is {there!r} there and {here!r} here"
     return None
 
 

@@ -1,55 +1,28 @@
 """Evaluate a run's newest checkpoint: python -m eanet.evaluate --workdir=DIR [--split=validation|test].
 
 Prints loss and accuracies, over all examples, per superclass where the data set has them, and per class,
-and stores them as evaluation-<split>.json in the run's directory.
+and stores them as evaluation-<split>.json in the run's directory. Of a run with several seeds it prints each
+one's, and the means over all of them.
 """
 
 import argparse
-import functools
 import pathlib
 import sys
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, cli, data, experiment, metrics, sharding, step
+from eanet import cache, cli, data, members, metrics, sharding
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
+from eanet.group import Group
 from eanet.record import Record
 
 SPLITS = ("validation", "test")
-
-
-class Evaluator:
-    """Evaluate splits with one compiled program for each size of a split."""
-
-    def __init__(self, setup: experiment.Experiment, mesh: jax.sharding.Mesh):
-        self._experiment, self._mesh = setup, mesh
-        self._programs: dict[int, Any] = {}
-        self.seconds_compile = 0.0
-        self.seconds = 0.0  # spent on evaluation proper
-
-    def __call__(self, params: Any, images: jax.Array, labels: jax.Array) -> dict[str, np.ndarray]:
-        """Give each example's metrics and predicted class; images and labels lie on the devices."""
-        if len(labels) not in self._programs:
-            call = functools.partial(step.evaluate_call, self._experiment, batch_size=self._experiment.evaluation_batch)
-            started = time.perf_counter()
-            jitted = jax.jit(call, out_shardings=sharding.replicated(self._mesh))
-            self._programs[len(labels)] = jitted.lower(params, images, labels).compile()
-            self.seconds_compile += time.perf_counter() - started
-        started = time.perf_counter()
-        values = jax.device_get(self._programs[len(labels)](params, images, labels))
-        self.seconds += time.perf_counter() - started
-        return values
-
-
-def means(values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Average the metrics over all examples, in float64."""
-    return {name: float(np.mean(values[name], dtype=np.float64)) for name in metrics.NAMES}
 
 
 def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
@@ -68,19 +41,34 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     if not record.checkpoints.is_dir():
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
-    mesh = sharding.make_mesh()
-    setup = experiment.build(config, dataset, mesh)
-    like = jax.eval_shape(functools.partial(step.init_state, setup), jax.random.key(0))
-    restored = Checkpoints(record.checkpoints, read_only=True).restore(like, sharding.replicated(mesh))
+    group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
+    restored = Checkpoints(record.checkpoints, read_only=True).restore(group.shapes())
     if restored is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
-    state, _ = restored
+    state, extra = restored
     examples: data.Split = getattr(dataset, split)
-    values = Evaluator(setup, mesh)(state.params, *sharding.put_replicated((examples.images, examples.labels), mesh))
-    result = {"split": split, "step": int(state.step), "examples": len(examples)} | means(values)
-    result |= _details(dataset, examples.labels, values)
+    values = group.evaluate(state.params, *group.put(examples))
+    diverged = extra["progress"]["diverged"]
+    step = int(state.step.addressable_shards[0].data[0])
+    result = {"split": split, "step": step, "examples": len(examples)}
+    healthy = {member: i for i, member in enumerate(group.members) if diverged[i] < 0}
+    numbers = {member: metrics.means(values, i) for member, i in healthy.items()}
+    result |= members.combine(group.members, numbers)
+    details = [_details(dataset, examples.labels, {name: x[i] for name, x in values.items()}) for i in healthy.values()]
+    result |= _mean(details)
     record.write(f"evaluation-{split}.json", result)
     return result
+
+
+def _mean(details: list[dict[str, Any]]) -> dict[str, Any]:
+    """Average what _details gives over the members."""
+
+    def average(values: Sequence[Any]) -> Any:
+        if isinstance(values[0], dict):
+            return {name: average([value[name] for value in values]) for name in values[0]}
+        return None if values[0] is None else float(np.mean(values))
+
+    return average(details)
 
 
 def _details(dataset: data.Dataset, labels: np.ndarray, values: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -108,7 +96,13 @@ def _details(dataset: data.Dataset, labels: np.ndarray, values: dict[str, np.nda
 def _print(result: dict[str, Any]) -> None:
     """Print an evaluation as aligned text."""
     print(f"{result['split']}, {result['examples']:,} images, checkpoint of step {result['step']}")
-    print(f"loss {result['loss']:.4f}  accuracy {result['accuracy']:.2%}  top-5 {result['top5_accuracy']:.2%}")
+    for name in [name.removesuffix("loss") for name in result if name == "loss" or name.endswith("/loss")]:
+        loss, accuracy, top5 = (result[name + metric] for metric in metrics.NAMES)
+        spread = ""
+        if f"{name}accuracy_low" in result:
+            spread = f" ({result[f'{name}accuracy_low']:.2%} to {result[f'{name}accuracy_high']:.2%}, 95%)"
+        whose = f"{name.strip('/')}: " if name else ""
+        print(f"{whose}loss {loss:.4f}  accuracy {accuracy:.2%}{spread}  top-5 {top5:.2%}")
     if "superclass_accuracy" in result:
         print(f"superclass accuracy {result['superclass_accuracy']:.2%}\n")
         print(f"{'superclass':<32}{'class right':>12}{'superclass right':>18}")

@@ -1,16 +1,17 @@
 """From a configuration and a data set to the fixed parts that a compiled step closes over."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-import flax.linen as nn
 import jax
 import ml_collections
 import optax
-from jax.sharding import NamedSharding
 
 from eanet import model, optim, sharding
 from eanet.augment import Preprocessing
 from eanet.data import Dataset
+from eanet.model import VisionTransformer, with_dropout
 
 _CPU_MICROBATCH = 16
 _CPU_EVALUATION_BATCH = 32
@@ -20,22 +21,42 @@ _CPU_EVALUATION_BATCH = 32
 class Experiment:
     """What stays the same through a run; hashable, so that it may be a static argument of jit."""
 
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    schedule: optax.Schedule
+    model: VisionTransformer
+    optimizer_config: ml_collections.FrozenConfigDict  # config.optimizer
     preprocessing: Preprocessing
-    label_smoothing: float
+    epochs: int
     batch_size: int
     microbatch: int  # examples whose activations exist at a time; batch_size = all of them
     evaluation_batch: int  # examples of one evaluation step; a multiple of the devices, as batch_size is
     train_examples: int
     image_shape: tuple[int, ...]  # height, width, channels
-    batch_sharding: NamedSharding  # of a batch's examples over the devices
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps in an epoch, a smaller last batch included."""
         return steps_per_epoch(self.train_examples, self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def training_model(self, hyperparameters: Mapping[str, Any]) -> VisionTransformer:
+        """Give the model with the rates of dropout among the hyperparameters in the place of its own."""
+        rates = {name: value for name, value in hyperparameters.items() if name.endswith("dropout")}
+        return with_dropout(self.model, rates) if rates else self.model
+
+    def schedule(self, hyperparameters: Mapping[str, Any]) -> optax.Schedule:
+        """Give the learning rate of each step, at the height that the hyperparameters say."""
+        return optim.make_schedule(self._optimizer_config(hyperparameters), self.total_steps, self.steps_per_epoch)
+
+    def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
+        """Give the optimizer with the learning rate and the weight decay of the hyperparameters."""
+        return optim.make_optimizer(self._optimizer_config(hyperparameters), self.schedule(hyperparameters))
+
+    def _optimizer_config(self, hyperparameters: Mapping[str, Any]) -> ml_collections.ConfigDict:
+        own = {name: hyperparameters[name] for name in ("learning_rate", "weight_decay")}
+        return ml_collections.ConfigDict(self.optimizer_config.to_dict() | own)
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -55,23 +76,19 @@ def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> in
 
 
 def _on_one_cpu(mesh: jax.sharding.Mesh) -> bool:
-    return jax.default_backend() == "cpu" and mesh.size == 1
+    return jax.default_backend() == "cpu" and mesh.shape[sharding.DATA_AXIS] == 1
 
 
 def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh) -> Experiment:
     """Build the experiment that a validated configuration describes on a data set."""
-    steps = steps_per_epoch(len(dataset.train), config.train.batch_size)
-    schedule = optim.make_schedule(config.optimizer, config.train.epochs * steps, steps)
     return Experiment(
         model=model.build_model(config.model, num_classes=len(dataset.class_names)),
-        optimizer=optim.make_optimizer(config.optimizer, schedule),
-        schedule=schedule,
+        optimizer_config=ml_collections.FrozenConfigDict(config.optimizer),
         preprocessing=Preprocessing(dataset.mean, dataset.deviation, **config.augment.to_dict()),
-        label_smoothing=config.train.label_smoothing,
+        epochs=config.train.epochs,
         batch_size=config.train.batch_size,
         microbatch=microbatch(config.train, mesh),
         evaluation_batch=_CPU_EVALUATION_BATCH if _on_one_cpu(mesh) else 8 * config.train.batch_size,
         train_examples=len(dataset.train),
         image_shape=dataset.train.images.shape[1:],
-        batch_sharding=sharding.batched(mesh),
     )

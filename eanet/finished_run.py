@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from eanet import config as config_lib
+from eanet import members
 from eanet.errors import UserError
 from eanet.record import Record
 
@@ -40,6 +41,7 @@ _UNREAD = {
 class Run:
     """What one finished run has left."""
 
+    name: str  # its directory's; with the member's where the run has several
     workdir: pathlib.Path
     fields: dict[str, Any]  # flat; None where the attention gives a field no effect
     results: dict[str, float]
@@ -63,17 +65,18 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[Run], lis
         found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
     runs, notes = [], []
     for workdir in found:
-        run = _read(workdir)
-        if run is None:
+        members_of_run = _read(workdir, notes)
+        if members_of_run is None:
             notes.append(f"{workdir.name} is not finished and was left out.")
         else:
-            runs.append(run)
+            runs += members_of_run
     if not runs:
         raise UserError(f"no finished run under {', '.join(map(str, directories))}")
     return runs, notes
 
 
-def _read(workdir: pathlib.Path) -> Run | None:
+def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
+    """Read a run as the runs of its members, mostly one; None where it is not finished."""
     record = Record(workdir)
     results, config = record.read("results.json"), record.read("config.json")
     if results is None:
@@ -85,29 +88,59 @@ def _read(workdir: pathlib.Path) -> Run | None:
         config_lib.validate(ml_collections.ConfigDict(config))
     except UserError as error:
         raise UserError(f"{workdir}/config.json: {error}", exit_code=1) from error
-    rows = [row for row in record.rows() if "val/loss" in row]
-    lacking = [metric for metric in ACCURACIES if metric not in results]
-    if lacking or not rows:
-        what = f"results.json has no {lacking[0]!r}" if lacking else "metrics.jsonl has no finished epoch"
-        raise UserError(f"{workdir}/{what}", exit_code=1)
-    predictions = record.read_predictions()
+    group, rows, predictions = members.of(config), record.rows(), record.read_predictions()
     missing = [name for name in ("accuracy", "label", "class_name") if name not in predictions]
     if missing:
         raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
+    correct = np.atleast_2d(predictions["accuracy"]) > 0.5
+    if len(correct) != len(group):
+        raise UserError(f"{workdir}/predictions.npz is of {len(correct)} networks, not {len(group)}", exit_code=1)
+    runs = []
+    for i, (member, own) in enumerate(zip(group, _results(workdir, results, len(group)), strict=True)):
+        name = workdir.name if len(group) == 1 else f"{workdir.name}/{member.name}"
+        if "diverged_at_step" in own:
+            notes.append(f"{name} diverged at step {own['diverged_at_step']} and was left out.")
+            continue
+        mine = [row for row in members.rows_of(rows, group, member) if "val/loss" in row]
+        lacking = [metric for metric in ACCURACIES if metric not in own]
+        if lacking or not mine:
+            what = f"results.json has no {lacking[0]!r}" if lacking else "metrics.jsonl has no finished epoch"
+            raise UserError(f"{workdir}/{what}", exit_code=1)
+        seconds = sum(own.get(f"seconds_{part}", 0.0) for part in ("compile", "train", "evaluate"))
+        runs.append(
+            Run(
+                name,
+                workdir,
+                _fields(members.fields(config, member)),
+                own | {"seconds": seconds},
+                mine,
+                record.read("environment.json") or {},
+                correct[i],
+                predictions["label"],
+                tuple(predictions["class_name"].tolist()),
+            )
+        )
+    return runs
+
+
+def _results(workdir: pathlib.Path, results: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Give each member's results: its own metrics and what the run has as a whole."""
+    if count == 1:
+        return [results]
+    entries = results.get("members")
+    if not isinstance(entries, list) or len(entries) != count or not all(isinstance(own, dict) for own in entries):
+        raise UserError(f"{workdir}/results.json does not list {count} members", exit_code=1)
+    whole = {name: value for name, value in results.items() if "/" not in name and name != "members"}
+    # Seconds are a member's share; images per second stay the device's, as they are for a run alone.
+    whole |= {name: value / count for name, value in whole.items() if name.startswith("seconds_")}
+    return [whole | own for own in entries]
+
+
+def _fields(config: dict[str, Any]) -> dict[str, Any]:
     fields = {field: _hashable(value) for field, value in config_lib.flatten(config).items()}
     for field in _UNREAD[fields["model.attention"]]:
         fields[f"model.{field}"] = None
-    seconds = sum(results.get(f"seconds_{part}", 0.0) for part in ("compile", "train", "evaluate"))
-    return Run(
-        workdir,
-        fields,
-        results | {"seconds": seconds},
-        rows,
-        record.read("environment.json") or {},
-        predictions["accuracy"] > 0.5,
-        predictions["label"],
-        tuple(predictions["class_name"].tolist()),
-    )
+    return fields
 
 
 def _hashable(value: Any) -> Any:

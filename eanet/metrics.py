@@ -8,7 +8,7 @@ TOP_K = 5
 NAMES = ("loss", "accuracy", "top5_accuracy")
 
 
-def per_example(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> dict[str, jax.Array]:
+def per_example(logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array) -> dict[str, jax.Array]:
     """Give each example's smoothed cross-entropy (nats), and whether its class is first or in the first five.
 
     logits is float [batch, classes], labels int [batch]; every value is float32 [batch]. The loss of a
@@ -25,6 +25,11 @@ def per_example(logits: jax.Array, labels: jax.Array, label_smoothing: float) ->
         "accuracy": hits[:, 0].astype(jnp.float32),
         "top5_accuracy": jnp.any(hits, axis=1).astype(jnp.float32),
     }
+
+
+def means(values: dict[str, np.ndarray], member: int) -> dict[str, float]:
+    """Average a member's metrics over all examples, in float64; values are [members, examples]."""
+    return {name: float(np.mean(values[name][member], dtype=np.float64)) for name in NAMES}
 
 
 def by_class(correct: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:

@@ -4,7 +4,7 @@ Shape suffixes: B batch, N tokens, D channels, P values of one patch; images are
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from eanet.attention import ExternalAttention, SelfAttention, make_memories, memory_shape
-from eanet.dropout import Dropout
+from eanet.dropout import Dropout, Levels
 
 ATTENTIONS = ("external", "self", "none")
 POOLS = ("mean", "cls")
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
     attention: Callable[..., nn.Module] | None  # makes the attention module; None = no attention
     mlp_dim: int  # hidden channels of the MLP
-    mlp_dropout: float  # rate, after both layers of the MLP
+    mlp_dropout: float | Levels  # rate, after both layers of the MLP
     gelu: str = "tanh"  # tanh (approximate, Keras 3's) | erf (exact, tf.keras's)
     dtype: Any = jnp.float32
 
@@ -84,7 +84,7 @@ class VisionTransformer(nn.Module):
     dim: int = 64  # D, channels of a token
     depth: int = 8  # blocks
     mlp_dim: int = 64  # hidden channels of a block's MLP
-    mlp_dropout: float = 0.2  # rate
+    mlp_dropout: float | Levels = 0.2  # rate
     gelu: str = "tanh"  # tanh | erf
     final_norm: bool = False  # layer norm before pooling
     pool: str = "mean"  # mean over the tokens | cls token
@@ -158,6 +158,15 @@ def build_model(config: ml_collections.ConfigDict, num_classes: int) -> VisionTr
         dtype=DTYPES[config.dtype],
         **{field: config[field] for field in ("patch_size", "dim", "depth", "mlp_dim", "mlp_dropout")},
         **{field: config[field] for field in ("gelu", "final_norm", "pool")},
+    )
+
+
+def with_dropout(model: VisionTransformer, rates: Mapping[str, float | Levels]) -> VisionTransformer:
+    """Give a model with other rates of dropout: attention_dropout, projection_dropout, mlp_dropout."""
+    of_attention = {name: rate for name, rate in rates.items() if name != "mlp_dropout"}
+    return model.clone(
+        attention=functools.partial(model.attention, **of_attention) if of_attention else model.attention,
+        mlp_dropout=rates.get("mlp_dropout", model.mlp_dropout),
     )
 
 

@@ -8,9 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class RunProgress:
     """Show epoch, step, loss, accuracy, images/s and time left; a context manager."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, step: int, show: bool = True):
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int, members: int = 1, show: bool = True):
         self._validation = ""  # stays on the bar through the next epoch
         self._epochs, self._steps_per_epoch, self._show = epochs, steps_per_epoch, show
+        self._whose = f"mean of {members}: " if members > 1 else ""
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=8),  # so that all of it fits a terminal of 80 columns
@@ -39,12 +40,12 @@ class RunProgress:
             self._validation = f" val {row['val/accuracy']:.1%}"
             if self._show and self._bar.disable:
                 validation = f"val loss {row['val/loss']:.4f}  val accuracy {row['val/accuracy']:.2%}"
-                line = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {validation}  {speed} images/s"
+                line = f"{self._whose}loss {loss:.4f}  accuracy {accuracy:.2%}  {validation}  {speed} images/s"
                 self.say(f"epoch {self._epoch(step)}  step {step}  {line}")
-        text = f"loss {loss:.3f} acc {accuracy:.1%}{self._validation} {speed} img/s"
+        text = f"{self._whose}loss {loss:.3f} acc {accuracy:.1%}{self._validation} {speed} img/s"
         self._bar.update(self._task, completed=step, epoch=self._epoch(step), text=text)
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        if self._show:
+        """Print a line above the bar, if there is anything in it."""
+        if line and self._show:
             self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)

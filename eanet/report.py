@@ -111,7 +111,7 @@ def _environments(comparison: Comparison) -> list[tuple[dict[str, str], list[str
     seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for group in comparison.groups:
         for run in group.runs:
-            seen.setdefault(tuple(_describe(run.environment).items()), []).append(run.workdir.name)
+            seen.setdefault(tuple(_describe(run.environment).items()), []).append(run.name)
     return [(dict(key), names) for key, names in seen.items()]
 
 

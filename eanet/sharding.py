@@ -1,9 +1,13 @@
-"""Where arrays lie: one mesh axis, `data`, over all devices of all processes.
+"""Where arrays lie: a mesh of all devices of all processes, with an axis of seeds and one of data.
 
-Arrays are global: a mean over a batch is a mean over all devices, and XLA adds the collectives.
+Arrays are global: a mean over a batch is a mean over all devices of the data axis, and XLA adds the collectives.
+Between the members of a run, along the seed axis, nothing is exchanged.
 """
 
+import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -12,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from eanet.errors import UserError
 
-DATA_AXIS = "data"
+SEED_AXIS, DATA_AXIS = "seed", "data"
 
 
 def initialize_processes() -> None:
@@ -28,9 +32,14 @@ def initialize_processes() -> None:
         jax.distributed.initialize()
 
 
-def make_mesh() -> jax.sharding.Mesh:
-    """Make the mesh of all devices. Auto axes: Linen's Dropout fails under JAX's default, Explicit."""
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(members: int = 1) -> jax.sharding.Mesh:
+    """Make the mesh of all devices: as many along the seed axis as divide the members, the rest along the data axis.
+
+    Auto axes: Linen's Dropout fails under JAX's default, Explicit.
+    """
+    seeds = math.gcd(members, jax.device_count())
+    shape = (seeds, jax.device_count() // seeds)
+    return jax.make_mesh(shape, (SEED_AXIS, DATA_AXIS), axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -38,16 +47,43 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batched(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def by_member(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The first axis, of a run's members, split over the seed axis."""
+    return NamedSharding(mesh, PartitionSpec(SEED_AXIS))
+
+
+def split_over_data(x: jax.Array) -> jax.Array:
+    """Split an array's first axis over the data axis of the mesh that is set, if one is."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(DATA_AXIS))
+
+
+def over_members(function: Callable[..., Any], mesh: jax.sharding.Mesh, at_once: int) -> Callable[[tuple, tuple], Any]:
+    """Give function(*own, *shared) for all members of a run, as a function of the tuples `own` and `shared`.
+
+    The arrays of `own`, and of the result, have a leading axis of the members. The seed axis of the mesh has a part of
+    them each; a part takes `at_once` of its members together, with vmap, and the others after them. One at a time are
+    computed by the very same operations as a single one. To be traced within jax.set_mesh(mesh).
+    """
+
+    def part(own: tuple, shared: tuple) -> Any:
+        if 1 < at_once and len(jax.tree.leaves(own)[0]) <= at_once:
+            return jax.vmap(lambda own: function(*own, *shared))(own)
+        return jax.lax.map(lambda own: function(*own, *shared), own, batch_size=at_once if at_once > 1 else None)
+
+    specs = (PartitionSpec(SEED_AXIS), PartitionSpec())
+    return jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=specs[0], axis_names={SEED_AXIS}, check_vma=False)
 
 
 def check_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
     """Raise UserError where a batch or a micro-batch of config.train does not divide over the devices."""
     for field in ("batch_size", "microbatch"):
-        if config[field] % mesh.size:
-            raise UserError(f"config.train.{field}={config[field]} does not divide by the {mesh.size} devices")
+        if config[field] % mesh.shape[DATA_AXIS]:
+            raise UserError(
+                f"config.train.{field}={config[field]} does not divide by the {mesh.shape[DATA_AXIS]} devices"
+                f"{'' if mesh.shape[SEED_AXIS] == 1 else ' of each seed'}"
+            )
 
 
 def put_replicated(tree, mesh: jax.sharding.Mesh):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from eanet import metrics
+from eanet import metrics, sharding
 from eanet.augment import evaluation_input, training_input
 from eanet.dropout import drawing_by_place
 from eanet.experiment import Experiment
@@ -54,12 +54,16 @@ class Monitor:
     nonfinite_step: jax.Array  # int32, the first step whose loss or gradient is not finite; -1 = none
 
 
-def init_state(experiment: Experiment, key: jax.Array) -> TrainState:
+# learning_rate, weight_decay and label_smoothing, float32 [], and rates of dropout: see eanet.members.
+Hyperparameters = dict[str, Any]
+
+
+def init_state(experiment: Experiment, key: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
     """Initialise parameters and optimizer."""
     image = jnp.zeros((1, *experiment.image_shape), jnp.float32)
     params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
     sums = {name: jnp.zeros((), jnp.float32) for name in (*metrics.NAMES, "examples")}
-    return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer.init(params), sums)
+    return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer(hyperparameters).init(params), sums)
 
 
 def epoch_order(experiment: Experiment, key: jax.Array, epoch: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -78,6 +82,7 @@ def train_step(
     experiment: Experiment,
     state: TrainState,
     key: jax.Array,
+    hyperparameters: Hyperparameters,
     images: jax.Array,
     labels: jax.Array,
     mask: jax.Array,
@@ -89,13 +94,14 @@ def train_step(
     inputs = training_input(stream(key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
     weights = mask.astype(jnp.float32)
     examples = jnp.sum(weights)
+    model = experiment.training_model(hyperparameters)
     rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
 
     def part_of_mean_loss(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs, labels, weights, places = part
         with drawing_by_place(places):
-            logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
-        values = metrics.per_example(logits, labels, experiment.label_smoothing)
+            logits = model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
+        values = metrics.per_example(logits, labels, hyperparameters["label_smoothing"])
         sums = {name: jnp.sum(value * weights) for name, value in values.items()}
         sums["examples"] = jnp.sum(weights)
         return sums["loss"] / examples, sums
@@ -103,14 +109,14 @@ def train_step(
     grad = functools.partial(jax.grad(part_of_mean_loss, has_aux=True), state.params)
     grads, sums = _sum_over_parts(experiment, grad, (inputs, labels, weights, jnp.arange(len(labels))))
     loss = sums["loss"] / examples
-    updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = experiment.optimizer(hyperparameters).update(grads, state.opt_state, state.params)
     starts_epoch = state.step % experiment.steps_per_epoch == 0
     epoch_sums = jax.tree.map(lambda old, new: jnp.where(starts_epoch, 0, old) + new, state.epoch_sums, sums)
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     monitor = Monitor(
         grad_norm=grad_norm,
-        learning_rate=jnp.asarray(experiment.schedule(state.step), jnp.float32),
+        learning_rate=jnp.asarray(experiment.schedule(hyperparameters)(state.step), jnp.float32),
         nonfinite_step=jnp.where(finite, -1, state.step),
     )
     params = optax.apply_updates(state.params, updates)
@@ -141,6 +147,7 @@ def train_call(
     experiment: Experiment,
     state: TrainState,
     key: jax.Array,
+    hyperparameters: Hyperparameters,
     images: jax.Array,
     labels: jax.Array,
     num_steps: jax.Array,
@@ -156,8 +163,9 @@ def train_call(
     def one(_: jax.Array, carry: tuple[TrainState, Monitor]) -> tuple[TrainState, Monitor]:
         state, seen = carry
         row = state.step % steps_per_epoch
-        examples = jax.lax.with_sharding_constraint(order[row], experiment.batch_sharding)
-        state, monitor = train_step(experiment, state, key, images[examples], labels[examples], masks[row])
+        examples = sharding.split_over_data(order[row])
+        batch = (images[examples], labels[examples], masks[row])
+        state, monitor = train_step(experiment, state, key, hyperparameters, *batch)
         first = jnp.where(seen.nonfinite_step >= 0, seen.nonfinite_step, monitor.nonfinite_step)
         return state, monitor.replace(nonfinite_step=first)
 
@@ -166,7 +174,12 @@ def train_call(
 
 
 def evaluate_call(
-    experiment: Experiment, params: Any, images: jax.Array, labels: jax.Array, batch_size: int
+    experiment: Experiment,
+    params: Any,
+    hyperparameters: Hyperparameters,
+    images: jax.Array,
+    labels: jax.Array,
+    batch_size: int,
 ) -> dict[str, jax.Array]:
     """Evaluate every example exactly once, in batches, without augmentation or dropout.
 
@@ -178,10 +191,10 @@ def evaluate_call(
 
     def one(start: jax.Array) -> dict[str, jax.Array]:
         index = jnp.minimum(start + jnp.arange(batch_size), examples - 1)  # the last batch repeats the last example
-        index = jax.lax.with_sharding_constraint(index, experiment.batch_sharding)
+        index = sharding.split_over_data(index)
         inputs = evaluation_input(images[index], experiment.preprocessing)
         logits = experiment.model.apply({"params": params}, inputs, deterministic=True)
-        values = metrics.per_example(logits, labels[index], experiment.label_smoothing)
+        values = metrics.per_example(logits, labels[index], hyperparameters["label_smoothing"])
         return values | {"predicted": jnp.argmax(logits, axis=-1).astype(jnp.int32)}
 
     values = jax.lax.map(one, jnp.arange(batches) * batch_size)

@@ -5,6 +5,7 @@ Without an account or a network a run is logged offline, beside its other files,
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -18,9 +19,10 @@ _FINISH_SECONDS = 120  # for the upload at the end; without a limit it waits for
 
 
 def arm(config: dict[str, Any]) -> str:
-    """Name a configuration without its seed, so that seeds of one arm form one W&B group."""
+    """Name a configuration without its seeds, so that seeds of one arm form one W&B group."""
     model = config["model"]
-    rest = {name: value for name, value in config.items() if name not in ("seed", "wandb")}
+    seeds = ("seed", "num_seeds", "seeds_per_call")
+    rest = {name: value for name, value in config.items() if name not in (*seeds, "wandb")}
     heads = "" if model["attention"] == "none" else f"-h{model['num_heads']}"
     return f"{config['data']['name']}-{model['attention']}{heads}-{config_lib.fingerprint(rest)}"
 
@@ -61,8 +63,10 @@ class Tracker:
             print(f"W&B: look at the run with  wandb leet {directory}  and upload it with  wandb sync {directory}")
 
 
-def start(config: dict[str, Any], workdir: pathlib.Path, run_id: str, primary: bool) -> Tracker:
-    """Start or resume the run's W&B run as `config.wandb` says.
+def start(
+    config: dict[str, Any], workdir: pathlib.Path, run_id: str, primary: bool, members: Sequence[str] = ()
+) -> Tracker:
+    """Start or resume the run's W&B run as `config.wandb` says; members are the names that metrics begin with.
 
     Raises UserError only where mode is `online` and that cannot be had.
     """
@@ -89,8 +93,8 @@ def start(config: dict[str, Any], workdir: pathlib.Path, run_id: str, primary: b
         print(f"W&B: logging offline ({why}); `wandb login` once to log online, `wandb sync` uploads later.")
     elif mode == "online":
         print(f"W&B: {run.url}")
-    for metric in ("train/*", "val/*"):
-        run.define_metric(metric, step_metric="epoch")
+    for name in ("train", "val", *members):
+        run.define_metric(f"{name}/*", step_metric="epoch")
     return Tracker(run)
 
 
@@ -114,6 +118,7 @@ def _init(wandb: Any, config: dict[str, Any], workdir: pathlib.Path, run_id: str
     fields = ml_collections.ConfigDict(config["wandb"])
     group = arm(config)
     tags = tuple(fields.tags) or (() if "WANDB_TAGS" in os.environ else (config["data"]["name"], group.split("-")[1]))
+    seeds = config["seed"] if config["num_seeds"] == 1 else f"{config['seed']}x{config['num_seeds']}"
     own: dict[str, Any] = {"resume": "allow"}
     if "WANDB_SWEEP_ID" not in os.environ:  # in a sweep the agent has said these, and W&B warns of others
         own |= {"project": fields.project, "entity": fields.entity or None, "id": run_id or None}
@@ -121,7 +126,7 @@ def _init(wandb: Any, config: dict[str, Any], workdir: pathlib.Path, run_id: str
         mode=mode,
         dir=str(workdir),
         config=config,
-        name=None if "WANDB_NAME" in os.environ else f"{group}-s{config['seed']}",
+        name=None if "WANDB_NAME" in os.environ else f"{group}-s{seeds}",
         group=fields.group or os.environ.get("WANDB_RUN_GROUP") or group,
         job_type=fields.job_type or None,
         tags=tags or None,

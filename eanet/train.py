@@ -1,7 +1,6 @@
 """The journey of a run: data → calls of the compiled step → evaluation → record."""
 
 import dataclasses
-import functools
 import os
 import pathlib
 import time
@@ -11,12 +10,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, curves, data, experiment, footprint, guards, metrics, sharding, step, tracking
+from eanet import cache, curves, data, footprint, guards, members, metrics, sharding, step, tracking
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
-from eanet.evaluate import Evaluator, means
+from eanet.group import Group
 from eanet.interruption import Interruption
+from eanet.members import Member
 from eanet.progress import RunProgress
 from eanet.record import Record, environment
 
@@ -34,8 +34,9 @@ _DIVERGES = (
 class Progress:
     """What the host knows of a run besides the training state; kept in its checkpoints."""
 
-    accuracy_best: float = -1.0  # on the validation split
-    epoch_best: int = 0
+    accuracy_best: list[float]  # of each member, on the validation split
+    epoch_best: list[int]
+    diverged: list[int]  # the step at which a member's loss or gradient was not finite; -1 = never
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_compile: float = 0.0
@@ -57,9 +58,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     record.check_config(fields)
     results = record.read("results.json")
     if results is not None:
-        print(f"{record.workdir} is finished: test accuracy {results['test/accuracy']:.2%}; nothing to do.")
+        print(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
         return results
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(len(members.of(fields)))
     sharding.check_batch(config.train, mesh)
     dataset = data.load(config.data)
     config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
@@ -73,29 +74,28 @@ class Run:
     def __init__(
         self, config: ml_collections.ConfigDict, dataset: data.Dataset, record: Record, mesh: jax.sharding.Mesh
     ):
-        self._config, self._dataset, self._record, self._mesh = config, dataset, record, mesh
-        self._experiment = experiment.build(config, dataset, mesh)
-        self._key = jax.random.key(config.seed)
-        self._progress = Progress()
+        self._config, self._dataset, self._record = config, dataset, record
+        self._group = Group(config, dataset, mesh)
+        self._members, self._experiment = self._group.members, self._group.experiment
+        count = len(self._members)
+        self._progress = Progress([-1.0] * count, [0] * count, [-1] * count)
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = (record.read("wandb.json") or {}).get("id", "")
-        self._evaluator = Evaluator(self._experiment, mesh)
         self._footprint = footprint.count(self._experiment.model, self._experiment.image_shape)
-        init = functools.partial(step.init_state, self._experiment)
-        restored = self._checkpoints.restore(jax.eval_shape(init, self._key), sharding.replicated(mesh))
+        restored = self._checkpoints.restore(self._group.shapes())
         if restored:
             self._state, extra = restored
             self._progress = Progress(**extra["progress"])
             self._run_id = self._run_id or extra["wandb_run_id"]
-            print(f"Going on from step {int(self._state.step)} of {self.total_steps} in {record.workdir}")
+            print(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
         else:
-            self._state = jax.jit(init, out_shardings=sharding.replicated(mesh))(self._key)
+            self._state = self._group.init()
             print(f"Training in {record.workdir}")
-        record.truncate(int(self._state.step))
+        record.truncate(self._position())
 
-    @property
-    def total_steps(self) -> int:
-        return self._config.train.epochs * self._experiment.steps_per_epoch
+    def _position(self) -> int:
+        """Give the steps done, which all members have in common."""
+        return int(self._state.step.addressable_shards[0].data[0])
 
     def finish(self) -> dict[str, Any]:
         """Run the remaining steps and the test, write the results, and close everything that was opened."""
@@ -105,7 +105,8 @@ class Run:
 
     def _finish(self, interruption: Interruption) -> dict[str, Any]:
         fields = self._config.to_dict()
-        tracker = tracking.start(fields, self._record.workdir, self._run_id, jax.process_index() == 0)
+        names = [member.name for member in self._members] if len(self._members) > 1 else []
+        tracker = tracking.start(fields, self._record.workdir, self._run_id, jax.process_index() == 0, names)
         exit_code = 1
         results: dict[str, Any] = {}
         try:
@@ -128,52 +129,51 @@ class Run:
 
     def _train(self, tracker: tracking.Tracker, interruption: Interruption) -> None:
         per_epoch = self._experiment.steps_per_epoch
-        if int(self._state.step) == 0:
+        if self._position() == 0:
             self._check_input()
-        images, labels = self._put(self._dataset.train)
-        validation = self._put(self._dataset.validation)
-        position = int(self._state.step)
-        if position == self.total_steps:
+        images, labels = self._group.put(self._dataset.train)
+        validation = self._group.put(self._dataset.validation)
+        position = self._position()
+        if position == self._experiment.total_steps:
             return
-        train_call = self._compile(
-            jax.jit(functools.partial(step.train_call, self._experiment), donate_argnums=0),
-            *(self._state, self._key, images, labels, np.int32(1)),
-        )
-        temporary = footprint.temporary_bytes(train_call) * self._mesh.size
-        self._progress.activation_bytes = temporary / self._experiment.microbatch
+        activation_bytes = self._group.compile_training(self._state, images, labels)
+        self._progress.activation_bytes = activation_bytes
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs
-        bar = RunProgress(epochs, per_epoch, position, show=jax.process_index() == 0)
+        bar = RunProgress(epochs, per_epoch, position, len(self._members), show=jax.process_index() == 0)
         interruption.at_once = False
         with bar:
-            while position < self.total_steps:
+            while position < self._experiment.total_steps:
                 end = self._next_row(position)
                 num_steps = end - position
                 if jax.process_count() == 1:  # several processes would not agree on a pace
                     num_steps = min(num_steps, max(1, int(pace)))
                 started = time.perf_counter()
-                self._state, monitor = train_call(self._state, self._key, images, labels, np.int32(num_steps))
-                monitor, sums = jax.device_get((monitor, self._state.epoch_sums))
+                self._state, monitor, sums = self._group.train(self._state, images, labels, num_steps)
                 elapsed = time.perf_counter() - started
-                self._check_finite(monitor)
+                for line in self._mark_diverged(monitor):
+                    bar.say(line)
                 position += num_steps
                 pace = _PACE_SECONDS * num_steps / elapsed
                 seconds += elapsed
                 self._progress.seconds_train += elapsed
-                row = self._train_row(position, sums, monitor, (position - first) / seconds)
+                numbers = self._train_numbers(sums, monitor)
+                speed = {"train/images_per_second": self._images(position - first) / seconds}
                 if position == end:
                     if position % per_epoch == 0:
-                        row |= self._validate(position // per_epoch, validation)
+                        self._validate(position // per_epoch, validation, numbers)
+                    row = {"step": position, "epoch": position / per_epoch} | speed
+                    row |= members.combine(self._members, numbers)
                     self._record.append(row)
                     tracker.log(row)
-                    if position % per_epoch == 0 and self._diverges():
-                        bar.say(_DIVERGES.format(len(self._dataset.class_names)))
+                    if position % per_epoch == 0:
+                        bar.say(self._check_validation())
                     seconds, first = 0.0, position
                     if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
                         self._save(position)
-                bar.update(position, row)
-                if interruption.received and position < self.total_steps:
+                bar.update(position, members.average(numbers) | speed)
+                if interruption.received and position < self._experiment.total_steps:
                     self._save(position)
                     again = "the same command"
                     if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
@@ -185,13 +185,24 @@ class Run:
 
     def _check_input(self) -> None:
         sample = self._dataset.train.images[:_GUARD_IMAGES]
-        key = step.stream(self._key, step.Purpose.AUGMENT)
+        key = step.stream(jax.random.key(self._config.seed), step.Purpose.AUGMENT)
         for warning in guards.check_input(key, sample, self._experiment.preprocessing, self._config.guard):
             print(f"warning: {warning}")
 
-    def _diverges(self) -> bool:
-        rows = [row for row in self._record.rows() if "val/loss" in row]
-        return guards.validation_diverges(rows, len(self._dataset.class_names))
+    def _check_validation(self) -> str:
+        """Give a warning where a member's newest epoch completes the pattern of a network that sees other images."""
+        rows, classes = self._epoch_rows(), len(self._dataset.class_names)
+        found = []
+        for member in self._members:
+            own = members.rows_of(rows, self._members, member)
+            if len(own) == len(rows) and guards.validation_diverges(own, classes):
+                found.append(member.name)
+        whose = f" ({', '.join(found)})" if len(self._members) > 1 else ""
+        return _DIVERGES.format(classes) + whose if found else ""
+
+    def _epoch_rows(self) -> list[dict[str, Any]]:
+        """Give the rows of metrics.jsonl that end an epoch."""
+        return [row for row in self._record.rows() if row["step"] % self._experiment.steps_per_epoch == 0]
 
     def _next_row(self, position: int) -> int:
         """Give the step of the next row of metrics: a multiple of steps_per_call in its epoch, or its end."""
@@ -201,81 +212,100 @@ class Run:
             return start + per_epoch
         return min(start + per_epoch, start + ((position - start) // per_call + 1) * per_call)
 
-    def _train_row(self, position: int, sums: dict, monitor: step.Monitor, steps_per_second: float) -> dict[str, Any]:
-        """Give the means of the epoch so far, as Keras's progress bar shows them."""
-        per_epoch, examples = self._experiment.steps_per_epoch, float(sums["examples"])
-        row = {"step": position, "epoch": position / per_epoch}
-        row |= {f"train/{name}": float(sums[name]) / examples for name in metrics.NAMES}
-        return row | {
-            "train/learning_rate": float(monitor.learning_rate),
-            "train/grad_norm": float(monitor.grad_norm),
-            "train/images_per_second": steps_per_second * self._experiment.train_examples / per_epoch,
+    def _train_numbers(self, sums: dict, monitor: step.Monitor) -> dict[Member, dict[str, float]]:
+        """Give each member's means of the epoch so far, as Keras's progress bar shows them."""
+        return {
+            member: {f"train/{name}": float(sums[name][i]) / float(sums["examples"][i]) for name in metrics.NAMES}
+            | {"train/learning_rate": float(monitor.learning_rate[i]), "train/grad_norm": float(monitor.grad_norm[i])}
+            for i, member in enumerate(self._members)
+            if self._progress.diverged[i] < 0
         }
 
-    def _check_finite(self, monitor: step.Monitor) -> None:
-        if monitor.nonfinite_step >= 0:
-            raise UserError(
-                f"loss or gradient is not finite at step {int(monitor.nonfinite_step)} (learning rate "
-                f"{float(monitor.learning_rate):g}, gradient norm {float(monitor.grad_norm):g}); the last good "
-                f"checkpoint is kept in {self._record.checkpoints}",
-                exit_code=1,
+    def _mark_diverged(self, monitor: step.Monitor) -> list[str]:
+        """Note members whose loss or gradient is not finite, and say so. Raises UserError where none is left."""
+        lines = []
+        for i, member in enumerate(self._members):
+            if self._progress.diverged[i] >= 0 or monitor.nonfinite_step[i] < 0:
+                continue
+            self._progress.diverged[i] = int(monitor.nonfinite_step[i])
+            what = (
+                f"loss or gradient is not finite at step {int(monitor.nonfinite_step[i])} (learning rate "
+                f"{float(monitor.learning_rate[i]):g}, gradient norm {float(monitor.grad_norm[i]):g})"
             )
+            if min(self._progress.diverged) >= 0:
+                whose = f"{member.name}, the last member that had not diverged: " if len(self._members) > 1 else ""
+                kept = f"the last good checkpoint is kept in {self._record.checkpoints}"
+                raise UserError(f"{whose}{what}; {kept}", exit_code=1)
+            lines.append(f"warning: {member.name}: {what}; it is left out from here, the others go on")
+        return lines
 
-    def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array]) -> dict[str, float]:
-        averages = means(self._evaluator(self._state.params, *validation))
-        if averages["accuracy"] > self._progress.accuracy_best:
-            self._progress.accuracy_best, self._progress.epoch_best = averages["accuracy"], epoch
-        row = {f"val/{name}": value for name, value in averages.items()}
-        return row | {"val/accuracy_best": self._progress.accuracy_best, "val/epoch_best": self._progress.epoch_best}
+    def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict]) -> None:
+        """Add the metrics of the validation split to each member's numbers."""
+        values = self._group.evaluate(self._state.params, *validation)
+        progress = self._progress
+        for i, member in enumerate(self._members):
+            if member not in numbers:
+                continue
+            averages = metrics.means(values, i)
+            if averages["accuracy"] > progress.accuracy_best[i]:
+                progress.accuracy_best[i], progress.epoch_best[i] = averages["accuracy"], epoch
+            numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
+            best = {"val/accuracy_best": progress.accuracy_best[i], "val/epoch_best": progress.epoch_best[i]}
+            numbers[member] |= best
 
     def _test(self) -> dict[str, Any]:
         """Touch the test split, once, and write everything that a finished run leaves."""
         self._count_seconds()
-        values = self._evaluator(self._state.params, *self._put(self._dataset.test))
-        seconds_test = self._evaluator.seconds
-        rows = [row for row in self._record.rows() if "val/loss" in row]
+        values = self._group.evaluate(self._state.params, *self._group.put(self._dataset.test))
+        seconds_test = self._group.seconds_evaluate
+        rows = self._epoch_rows()
         self._count_seconds()
-        progress = self._progress
-        results = {f"test/{name}": value for name, value in means(values).items()}
-        results |= {name: value for name, value in rows[-1].items() if name.startswith("val/")}
+        progress, count = self._progress, len(self._members)
+
+        def last(member: Member) -> dict[str, Any]:
+            return members.rows_of(rows[-1:], self._members, member)[0]
+
+        numbers = {
+            member: {f"test/{name}": value for name, value in metrics.means(values, i).items()}
+            | {name: value for name, value in last(member).items() if name.startswith("val/")}
+            for i, member in enumerate(self._members)
+            if progress.diverged[i] < 0
+        }
+        results = members.combine(self._members, numbers)
+        images = self._images(self._experiment.total_steps)
         results |= {
             "epochs": self._config.train.epochs,
-            "steps": self.total_steps,
+            "steps": self._experiment.total_steps,
             "parameters": self._footprint.parameters,
             "mmac": self._footprint.mmac,
             "activation_mib": progress.activation_bytes / 2**20,
             "seconds_compile": progress.seconds_compile,
             "seconds_train": progress.seconds_train,
             "seconds_evaluate": progress.seconds_evaluate,
-            "images_per_second": self._experiment.train_examples * self._config.train.epochs / progress.seconds_train,
-            "images_per_second_inference": len(self._dataset.test) / seconds_test,
+            "images_per_second": images / progress.seconds_train,
+            "images_per_second_inference": len(self._dataset.test) * count / seconds_test,
         }
+        if count > 1:
+            results["members"] = members.table(self._members, numbers, progress.diverged)
         class_names = np.array(self._dataset.class_names)
-        self._record.write_predictions(**values, label=self._dataset.test.labels, class_name=class_names)
+        arrays = values if count > 1 else {name: value[0] for name, value in values.items()}
+        self._record.write_predictions(**arrays, label=self._dataset.test.labels, class_name=class_names)
         if jax.process_index() == 0:
-            title = f"{self._record.workdir.name}: test accuracy {results['test/accuracy']:.2%}"
-            curves.draw(rows, self._record.curves, title, len(self._dataset.class_names))
+            curves.draw(rows, self._record.curves, self._record.workdir.name, len(class_names), self._members)
         self._record.write("results.json", results)
-        print(
-            f"Test loss {results['test/loss']:.4f}  accuracy {results['test/accuracy']:.2%}  "
-            f"top-5 {results['test/top5_accuracy']:.2%}  ({results['parameters']:,} parameters)"
-        )
+        print(members.describe(self._members, results))
         return results
 
-    def _put(self, split: data.Split) -> tuple[jax.Array, jax.Array]:
-        return sharding.put_replicated((split.images, split.labels), self._mesh)
-
-    def _compile(self, function: Any, *arguments: Any) -> Any:
-        started = time.perf_counter()
-        compiled = function.lower(*arguments).compile()
-        self._progress.seconds_compile += time.perf_counter() - started
-        return compiled
+    def _images(self, steps: int) -> float:
+        """Give how many images all members together see in so many steps."""
+        per_step = self._experiment.train_examples / self._experiment.steps_per_epoch
+        return steps * per_step * len(self._members)
 
     def _count_seconds(self) -> None:
-        """Take over what the evaluator has measured since the last time."""
-        self._progress.seconds_compile += self._evaluator.seconds_compile
-        self._progress.seconds_evaluate += self._evaluator.seconds
-        self._evaluator.seconds_compile = self._evaluator.seconds = 0.0
+        """Take over what the group has measured since the last time."""
+        self._progress.seconds_compile += self._group.seconds_compile
+        self._progress.seconds_evaluate += self._group.seconds_evaluate
+        self._group.seconds_compile = self._group.seconds_evaluate = 0.0
 
     def _save(self, position: int) -> None:
         self._count_seconds()

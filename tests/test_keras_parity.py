@@ -15,7 +15,7 @@ from keras_reference import block_outputs, counterpart, keras_ranks, randomize  
 from benchmarks.keras_model import build
 from benchmarks.sizes import Sizes
 from configs import default
-from eanet import augment, optim, sharding, step
+from eanet import augment, optim, step
 from eanet.experiment import Experiment
 from eanet.keras_weights import from_keras
 from eanet.model import Block
@@ -100,28 +100,28 @@ def optimizer_config(**fields) -> ml_collections.ConfigDict:
 def train_here(sizes: Sizes, params, images: np.ndarray, labels: np.ndarray, **fields) -> tuple[dict, list[float]]:
     """Train with train_step on the same batches, the last filled up with masked examples of the first."""
     config = optimizer_config(**fields)
-    schedule = optim.make_schedule(config, 5, 5)
     pixels = images.reshape(-1, 3).astype(np.float64)
     experiment = Experiment(
         model=counterpart(sizes),
-        optimizer=optim.make_optimizer(config, schedule),
-        schedule=schedule,
+        optimizer_config=ml_collections.FrozenConfigDict(config),
         preprocessing=augment.Preprocessing(tuple(pixels.mean(axis=0)), tuple(pixels.std(axis=0))),
-        label_smoothing=SMOOTHING,
+        epochs=1,
         batch_size=BATCH,
         microbatch=BATCH // 2,
         evaluation_batch=BATCH,
         train_examples=EXAMPLES,
         image_shape=images.shape[1:],
-        batch_sharding=sharding.batched(sharding.make_mesh()),
     )
-    state = step.init_state(experiment, jax.random.key(0)).replace(params=params)
+    hyperparameters = {name: np.float32(config[name]) for name in ("learning_rate", "weight_decay")}
+    hyperparameters["label_smoothing"] = np.float32(SMOOTHING)
+    state = step.init_state(experiment, jax.random.key(0), hyperparameters).replace(params=params)
     train = jax.jit(step.train_step, static_argnums=0)
     losses, before = [], {"loss": 0.0, "examples": 0.0}
     for start in range(0, EXAMPLES, BATCH):
         index = np.arange(start, start + BATCH)
         mask = index < EXAMPLES
-        state, _ = train(experiment, state, jax.random.key(0), images[index % EXAMPLES], labels[index % EXAMPLES], mask)
+        batch = (images[index % EXAMPLES], labels[index % EXAMPLES], mask)
+        state, _ = train(experiment, state, jax.random.key(0), hyperparameters, *batch)
         sums = {name: float(state.epoch_sums[name]) for name in before}
         losses.append((sums["loss"] - before["loss"]) / (sums["examples"] - before["examples"]))
         before = sums

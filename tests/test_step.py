@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, experiment, metrics, sharding, step
+from eanet import data, experiment, members, metrics, sharding, step
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,10 @@ def setup(dataset):
 
 @pytest.fixture(scope="module")
 def start(setup):
-    return step.init_state(setup, jax.random.key(0))
+    return step.init_state(setup, jax.random.key(0), HYPERPARAMETERS)
+
+
+HYPERPARAMETERS = jax.tree.map(lambda x: x[0], members.hyperparameters(tiny_config().to_dict(), [members.Member(0)]))
 
 
 def _arrays(split):
@@ -33,7 +36,7 @@ def _arrays(split):
 
 def _run(setup, state, num_steps, key=0, split=None, dataset=None):
     call = jax.jit(functools.partial(step.train_call, setup))
-    return call(state, jax.random.key(key), *_arrays(split or dataset.train), np.int32(num_steps))
+    return call(state, jax.random.key(key), HYPERPARAMETERS, *_arrays(split or dataset.train), np.int32(num_steps))
 
 
 def _same_bits(a, b):
@@ -87,9 +90,9 @@ def test_masked_examples_have_no_influence(setup, start, dataset):
     other_images, other_labels = images.at[4:].set(7), labels.at[4:].set(3)
     assert (images != other_images).any() and (labels != other_labels).any()
     key = jax.random.key(0)
-    one, _ = step.train_step(setup, start, key, images, labels, mask)
-    other, _ = step.train_step(setup, start, key, other_images, other_labels, mask)
-    unmasked, _ = step.train_step(setup, start, key, other_images, other_labels, jnp.ones(32, bool))
+    one, _ = step.train_step(setup, start, key, HYPERPARAMETERS, images, labels, mask)
+    other, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, mask)
+    unmasked, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, jnp.ones(32, bool))
     assert _same_bits(one.params, other.params)
     assert not _same_bits(one.params, unmasked.params)
 
@@ -102,9 +105,10 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         model=model,
         preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, contrast=0.0, zoom=0.0),
     )
-    state = step.init_state(plain, jax.random.key(0))
+    state = step.init_state(plain, jax.random.key(0), HYPERPARAMETERS)
     images, labels = (x[:32] for x in _arrays(dataset.train))
-    padded, monitor = step.train_step(plain, state, jax.random.key(0), images, labels, jnp.arange(32) < 4)
+    batch = (images, labels, jnp.arange(32) < 4)
+    padded, monitor = step.train_step(plain, state, jax.random.key(0), HYPERPARAMETERS, *batch)
 
     def loss(params):
         inputs = (images[:4].astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
@@ -113,7 +117,7 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
 
     value, grads = jax.value_and_grad(loss)(state.params)
-    updates, _ = plain.optimizer.update(grads, state.opt_state, state.params)
+    updates, _ = plain.optimizer(HYPERPARAMETERS).update(grads, state.opt_state, state.params)
     expected = jax.tree.map(lambda p, u: p + u, state.params, updates)
     np.testing.assert_allclose(padded.epoch_sums["loss"] / 4, value, rtol=1e-5)
     # Adam's first step hides the gradient's scale, so a division by the wrong number shows only here.
@@ -131,7 +135,7 @@ def test_micro_batches_change_nothing(setup, start, dataset, size, real):
     whole = dataclasses.replace(setup, microbatch=32)
     assert whole.model.mlp_dropout > 0 and whole.batch_size == 32
     images, labels = (x[:32] for x in _arrays(dataset.train))
-    arguments = (start, jax.random.key(0), images, labels, jnp.arange(32) < real)
+    arguments = (start, jax.random.key(0), HYPERPARAMETERS, images, labels, jnp.arange(32) < real)
     expected, expected_monitor = jax.jit(functools.partial(step.train_step, whole))(*arguments)
     parts = dataclasses.replace(setup, microbatch=size)
     state, monitor = jax.jit(functools.partial(step.train_step, parts))(*arguments)
@@ -151,7 +155,8 @@ def test_dropout_belongs_to_the_place_in_the_batch_and_the_step(setup, start, da
 
     def loss(place, number):
         state, _ = step.train_step(
-            one, start.replace(step=jnp.int32(number)), jax.random.key(0), images, labels, jnp.arange(32) == place
+            *(one, start.replace(step=jnp.int32(number)), jax.random.key(0), HYPERPARAMETERS),
+            *(images, labels, jnp.arange(32) == place),
         )
         return float(state.epoch_sums["loss"])
 
@@ -169,7 +174,7 @@ def test_micro_batches_are_chosen_by_platform_or_by_the_configuration(dataset):
 def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, dataset):
     images, labels = _arrays(dataset.test[:50])
     assert len(labels) % 32
-    values = step.evaluate_call(setup, start.params, images, labels, 32)
+    values = step.evaluate_call(setup, start.params, HYPERPARAMETERS, images, labels, 32)
     inputs = (images.astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
     logits = setup.model.apply({"params": start.params}, inputs)
     assert values["accuracy"].shape == (50,)

@@ -1,7 +1,6 @@
 """Whole runs: the record they leave, resume, interruption, and what must not be written."""
 
 import dataclasses
-import functools
 import json
 import signal
 
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, experiment, guards, sharding, step, train
+from eanet import data, guards, sharding, train
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
+from eanet.group import Group
 
 
 def _rows(workdir):
@@ -23,10 +23,8 @@ def _rows(workdir):
 
 def _params(workdir, config):
     """The parameters of the newest checkpoint."""
-    mesh = sharding.make_mesh()
-    setup = experiment.build(config, data.load(config.data), mesh)
-    like = jax.eval_shape(functools.partial(step.init_state, setup), jax.random.key(0))
-    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(like, sharding.replicated(mesh))
+    group = Group(config, data.load(config.data), sharding.make_mesh(config.num_seeds))
+    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(group.shapes())
     return jax.tree.leaves(state)
 
 
