@@ -18,7 +18,9 @@ Work = Callable[[], None]
 Made = tuple[int, Work, Work]  # parameters, train `steps` batches, predict as many
 
 
-def _ours(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool) -> Made:
+def _ours(
+    sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool, seeds: int, at_once: int
+) -> Made:
     from configs import default
     from eanet import data, sharding
     from eanet.group import Group
@@ -32,23 +34,25 @@ def _ours(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augme
     if sizes["attention"] == "self":
         config.model.projection_dropout = 0.0
     config.train.batch_size = batch
+    config.num_seeds, config.seeds_per_call = seeds, at_once
     if not augmented:
         config.augment.update({"flip": False, "rotation": 0.0, "contrast": 0.0, "zoom": 0.0})
     split = data.Split(images, labels)
     names = tuple(map(str, range(sizes["classes"])))
     dataset = data.Dataset(split, split, split, (127.5,) * 3, (64.0,) * 3, names)
-    group = Group(config, dataset, sharding.make_mesh())
+    group = Group(config, dataset, sharding.make_mesh(seeds))
     arrays = group.put(split)
-    state = [group.init()]
-    group.compile_training(state[0], *arrays)
+    state, compiled = [group.init()], []
 
     def train() -> None:
+        if not compiled:  # in the first call, as the others do
+            compiled.append(group.compile_training(state[0], *arrays))
         state[0], *_ = group.train(state[0], *arrays, len(images) // batch)
 
     def predict() -> None:
         group.evaluate(state[0].params, *arrays)
 
-    return count_parameters(state[0].params), train, predict
+    return count_parameters(state[0].params) // seeds, train, predict
 
 
 def _keras(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool) -> Made:
@@ -117,7 +121,9 @@ def main() -> None:
     images = generator.integers(0, 256, shape, np.uint8)
     labels = generator.integers(0, sizes["classes"], len(images), np.int32)
     if name == "ours":
-        parameters, train, predict = _ours(sizes, images, labels, batch, augmented)
+        parameters, train, predict = _ours(
+            sizes, images, labels, batch, augmented, settings.get("seeds", 1), settings.get("at_once", 0)
+        )
     elif name.startswith("keras"):
         parameters, train, predict = _keras(sizes, images, labels, batch, augmented)
     else:

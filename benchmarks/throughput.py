@@ -31,7 +31,7 @@ CONTENDERS = {
     "torch.compile": ("torch", {}, 0, False),
 }
 _DEFAULT = ("ours", "keras-jax", "keras-tensorflow", "torch", "torch, batch 16")
-_TOY = {"side": 8, "width": 16, "hidden": 16, "depth": 1, "classes": 10}
+TOY = {"side": 8, "width": 16, "hidden": 16, "depth": 1, "classes": 10}
 
 
 class Contender:
@@ -62,8 +62,16 @@ class Contender:
 
     def measure(self, what: str) -> dict[str, float]:
         """Train or predict once over all images."""
+        self.start(what)
+        return self.finish()
+
+    def start(self, what: str) -> None:
+        """Let it train or predict, and do not wait for it."""
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
+
+    def finish(self) -> dict[str, float]:
+        """Wait for what was started."""
         return self._read()
 
     def close(self) -> None:
@@ -111,6 +119,11 @@ def table(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def machine() -> str:
+    """Name the machine; the accelerator is named by whoever has it."""
+    return f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.system()}"
+
+
 def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n\n", 1)[1])
@@ -129,19 +142,18 @@ def main() -> None:
             parser.error(f"--contenders: {name!r}; accepted: {'; '.join(CONTENDERS)}")
     installed = [name for name in names if importlib.util.find_spec(CONTENDERS[name][0])]
     chosen = [name for name in installed if CONTENDERS[name][3] or not arguments.augmented]
-    sizes = dataclasses.asdict(Sizes(attention=arguments.attention, **(_TOY if arguments.toy else {})))
+    sizes = dataclasses.asdict(Sizes(attention=arguments.attention, **(TOY if arguments.toy else {})))
     settings = {"sizes": sizes, "batch": arguments.batch, "steps": arguments.steps, "augmented": arguments.augmented}
     summaries = measure(chosen, settings, arguments.repetitions)
     left_out = [name for name in names if name not in chosen]
     arms = f"{arguments.attention}{'-augmented' if arguments.augmented else ''}{'-toy' if arguments.toy else ''}"
     out = pathlib.Path(arguments.out or f"runs/throughput-{arms}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpu": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "system": platform.system()}
-    out.write_text(json.dumps({"settings": settings, "machine": machine, "summaries": summaries}, indent=2) + "\n")
+    out.write_text(json.dumps({"settings": settings, "machine": machine(), "summaries": summaries}, indent=2) + "\n")
     print(
         f"\n{table(summaries)}\n\nMedian (range) of {arguments.repetitions} repetitions of {arguments.steps} batches."
     )
-    print(f"{machine['cpus']} × {machine['cpu']}, {summaries[0]['parameters']:,} parameters, batch {arguments.batch}")
+    print(f"{machine()}, {summaries[0]['parameters']:,} parameters, batch {arguments.batch}")
     if left_out:
         print(f"Left out, not installed or without the document's augmentation: {'; '.join(left_out)}")
     print(out)

@@ -33,12 +33,33 @@ def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
     logits_BNHS = logits_BNHS.astype(jnp.float32)
     if normalization == "slots":
         return jax.nn.softmax(logits_BNHS, axis=-1)
-    map_BNHS = jax.nn.softmax(logits_BNHS, axis=1)
     if normalization == "tokens":
-        return map_BNHS
+        return jax.nn.softmax(logits_BNHS, axis=1)
     if normalization == "double":
-        return map_BNHS / (NORM_EPSILON + jnp.sum(map_BNHS, axis=-1, keepdims=True))
+        return _double_normalization(logits_BNHS)[0]
     raise ValueError(f"normalization is {normalization!r}; accepted: {', '.join(NORMALIZATIONS)}")
+
+
+@jax.custom_jvp
+def _double_normalization(logits_BNHS: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Give the doubly normalised map and, [B, N, H, 1], what its second norm divided by.
+
+    Its derivative is written out because the two norms share most of it: with p the map and r the divisor,
+    p * (dl - sum_n(p * r * dl)) =: u gives dp = u - p * sum_s(u).
+    """
+    map_BNHS = jax.nn.softmax(logits_BNHS, axis=1)
+    sum_BNH1 = NORM_EPSILON + jnp.sum(map_BNHS, axis=-1, keepdims=True)
+    return map_BNHS / sum_BNH1, sum_BNH1
+
+
+@_double_normalization.defjvp
+def _double_normalization_jvp(primals: tuple, tangents: tuple) -> tuple:
+    map_BNHS, sum_BNH1 = _double_normalization(*primals)
+    (d_logits_BNHS,) = tangents
+    mean_B1HS = jnp.sum(map_BNHS * sum_BNH1 * d_logits_BNHS, axis=1, keepdims=True)
+    u_BNHS = map_BNHS * (d_logits_BNHS - mean_B1HS)
+    d_map = u_BNHS - map_BNHS * jnp.sum(u_BNHS, axis=-1, keepdims=True)
+    return (map_BNHS, sum_BNH1), (d_map, jnp.zeros_like(sum_BNH1))
 
 
 class Affine(nn.Module):

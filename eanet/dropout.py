@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.random import threefry_2x32
 
 _CLOSE = 0.02  # relative error of the rate, and of its complement, that 8 bits may make; else there are 16
 
@@ -57,9 +58,18 @@ def common_levels(rates: Sequence[float]) -> Levels:
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
-    """Draw unsigned integers of 8 or 16 bits, several from each 32-bit word."""
+    """Draw unsigned integers of 8 or 16 bits, several from each word of the Threefry hash of its place.
+
+    jax.random.bits joins the two words that a hash gives to one, so that no two draws depend on how many there are;
+    here both are used, and a shape always is an example's or a tensor's whole.
+    """
     count, each = math.prod(shape), 32 // bits
-    words = jax.random.bits(key, (-(-count // each),), jnp.uint32)
+    number = 2 * -(-count // (2 * each))
+    data = jax.random.key_data(key)
+    if data.shape == (2,):
+        words = threefry_2x32(data, jnp.arange(number, dtype=jnp.uint32))
+    else:  # a key of another generator, in somebody's own model
+        words = jax.random.bits(key, (number,), jnp.uint32)
     narrow = jax.lax.bitcast_convert_type(words, jnp.uint8 if bits == 8 else jnp.uint16)
     return narrow.reshape(-1)[:count].reshape(shape)
 
@@ -85,4 +95,5 @@ class Dropout(nn.Module):
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
             draws = jax.vmap(lambda key: random_bits(key, x.shape[1:], bits))(keys)
         scale = jnp.asarray(level.of / (level.of - level.dropped), x.dtype)
-        return jnp.where(draws >= level.dropped, x * scale, jnp.zeros((), x.dtype))
+        # Scaled last, a scalar joins the product that mostly follows; before the choice XLA stores it as a tensor.
+        return jnp.where(draws >= level.dropped, x, jnp.zeros((), x.dtype)) * scale

@@ -14,7 +14,7 @@ from eanet.data import Dataset
 from eanet.model import VisionTransformer, with_dropout
 
 _CPU_MICROBATCH = 16
-_CPU_EVALUATION_BATCH = 32
+_CPU_EVALUATION_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)

@@ -390,3 +390,21 @@ def test_memories_of_somebody_else_are_used():
     memories = {name: params[name] for name in ("memory_key", "memory_value")}
     for name, out in zip(("first", "second"), apply(Pair(), params, x), strict=True):
         np.testing.assert_allclose(out, apply(ExternalAttention(2), params[name] | memories, x), atol=1e-5)
+
+
+def test_the_written_out_derivative_of_the_double_norm_is_the_derivative():
+    """Against automatic differentiation of the definition, forwards and backwards."""
+
+    def definition(logits):
+        softmax = jax.nn.softmax(logits, axis=1)
+        return softmax / (1e-9 + jnp.sum(softmax, axis=-1, keepdims=True))
+
+    logits, tangent, cotangent = (3 * jax.random.normal(jax.random.key(i), (2, 7, 3, 5)) for i in range(3))
+    ours = jax.jvp(lambda x: normalize_map(x, "double"), (logits,), (tangent,))
+    for value, expected in zip(ours, jax.jvp(definition, (logits,), (tangent,)), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-6)
+    (back,), (expected,) = (
+        jax.vjp(function, logits)[1](cotangent) for function in (lambda x: normalize_map(x, "double"), definition)
+    )
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(back, expected, atol=1e-6)

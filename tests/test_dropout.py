@@ -86,3 +86,19 @@ def test_draws_by_place_do_not_depend_on_how_a_batch_is_cut():
     assert (part == whole[jnp.array([4, 1])]).all()
     assert (whole[0] != whole[1]).any(), "two places have the same mask"
     assert (_dropped(0.5, (6, 4, 50)) != whole).any(), "the context has ended, and draws are the batch's again"
+
+
+def test_both_words_of_a_hash_are_used_and_differ():
+    """Half the hashes of jax.random.bits, which joins their two words to one."""
+    draws = np.asarray(random_bits(jax.random.key(0), (2, 4096), 16))
+    assert (draws[0] != draws[1]).mean() > 0.99
+    hashes = str(jax.make_jaxpr(lambda key: random_bits(key, (4096,), 8))(jax.random.key(0)))
+    assert "u32[512]" in hashes and "random_bits" not in hashes
+
+
+@pytest.mark.parametrize("generator", ["rbg", "unsafe_rbg"])
+def test_other_generators_serve_too(generator):
+    y = Dropout(0.5).apply(
+        {}, jnp.ones((100, 100)), deterministic=False, rngs={"dropout": jax.random.key(0, impl=generator)}
+    )
+    assert 0.45 < float(np.mean(np.asarray(y) == 0)) < 0.55

@@ -101,7 +101,7 @@ def test_a_run_from_the_command_line_and_its_evaluation(tmp_path):
     overrides = ["--config.train.epochs=1", "--config.model.depth=1", "--config.wandb.mode=disabled"]
     done = _main(_DIGITS, *overrides, f"--workdir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    assert "epoch 1/1  step 18" in done.stdout and "Test loss" in done.stdout
+    assert "epoch 1/1  step 18" in done.stdout and "Test: loss" in done.stdout
     assert json.loads((tmp_path / "environment.json").read_text())["command"].endswith(f"--workdir={tmp_path}")
     command = [sys.executable, "-m", "eanet.evaluate", f"--workdir={tmp_path}", "--split=test"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=120)

@@ -105,10 +105,10 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         model=model,
         preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, contrast=0.0, zoom=0.0),
     )
-    state = step.init_state(plain, jax.random.key(0), HYPERPARAMETERS)
+    numbers = {name: value for name, value in HYPERPARAMETERS.items() if not name.endswith("dropout")}
+    state = step.init_state(plain, jax.random.key(0), numbers)
     images, labels = (x[:32] for x in _arrays(dataset.train))
-    batch = (images, labels, jnp.arange(32) < 4)
-    padded, monitor = step.train_step(plain, state, jax.random.key(0), HYPERPARAMETERS, *batch)
+    padded, monitor = step.train_step(plain, state, jax.random.key(0), numbers, images, labels, jnp.arange(32) < 4)
 
     def loss(params):
         inputs = (images[:4].astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
@@ -117,15 +117,13 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
 
     value, grads = jax.value_and_grad(loss)(state.params)
-    updates, _ = plain.optimizer(HYPERPARAMETERS).update(grads, state.opt_state, state.params)
-    expected = jax.tree.map(lambda p, u: p + u, state.params, updates)
     np.testing.assert_allclose(padded.epoch_sums["loss"] / 4, value, rtol=1e-5)
     # Adam's first step hides the gradient's scale, so a division by the wrong number shows only here.
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)))
     np.testing.assert_allclose(monitor.grad_norm, norm, rtol=1e-4)
-    # Adam's first step is ±lr for every parameter, so the comparison is about signs and eps.
-    for ours, theirs in zip(jax.tree.leaves(padded.params), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+    # Adam's first moment after one step is a tenth of the gradient.
+    for ours, theirs in zip(jax.tree.leaves(padded.opt_state[0].mu), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(ours, theirs / 10, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("real", [32, 5])
@@ -196,6 +194,6 @@ def test_golden_steps(setup, start, dataset):
     """Four steps from seed 0. A change of these numbers is a change of what every run computes."""
     state, monitor = _run(setup, start, 4, dataset=dataset)
     means = {name: float(value) / 100 for name, value in state.epoch_sums.items()}
-    np.testing.assert_allclose(means["loss"], 2.363502350, rtol=1e-4)
-    np.testing.assert_allclose(float(monitor.grad_norm), 2.985204218, rtol=1e-3)
-    assert means["accuracy"] == pytest.approx(0.09, abs=0.011)
+    np.testing.assert_allclose(means["loss"], 2.327406921, rtol=1e-4)
+    np.testing.assert_allclose(float(monitor.grad_norm), 2.846928358, rtol=1e-3)
+    assert means["accuracy"] == pytest.approx(0.11, abs=0.011)

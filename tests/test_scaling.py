@@ -1,0 +1,90 @@
+"""The benchmarks of scaling and of seeds: their layers, fits and tables at toy size."""
+
+import json
+import math
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import scaling
+
+
+def _row(layer, tokens, seconds, what="gradient"):
+    return {"layer": layer, "pass": what, "tokens": tokens, "seconds": [seconds], "bytes": 1}
+
+
+def test_both_ways_to_self_attention_are_one_function():
+    made = scaling.layers(jnp.float32)
+    x = jax.random.normal(jax.random.key(1), (2, 9, scaling.CHANNELS))
+    params, function = made["self"]
+    same_params, other = made["self, jax.nn"]
+    params = jax.tree.map(lambda p: p + 0.1, params)  # biases start at 0
+    assert jax.tree.structure(params) == jax.tree.structure(same_params)
+    np.testing.assert_allclose(other(params, x), function(params, x), atol=1e-4)
+    assert np.abs(made["external"][1](made["external"][0], x)).max() > 0
+
+
+def test_slopes_are_fitted_to_the_larger_half():
+    xs = np.array([1.0, 2, 4, 8, 16, 32])
+    assert scaling.slope(xs, 3 * xs**2) == pytest.approx(2)
+    assert scaling.slope(xs, np.where(xs < 8, 5.0, xs)) == pytest.approx(1)
+    assert math.isnan(scaling.slope(xs[:1], xs[:1]))
+
+
+@pytest.mark.parametrize(
+    "theirs, expected",
+    [
+        ((2.0, 4.0, 8.0), 0.0),  # faster everywhere
+        ((0.5, 0.5, 0.5), math.nan),
+        ((0.5, 2.0, 8.0), math.sqrt(64 * 256)),  # as far below as above: half way in logarithms
+        ((2.0, 0.5, 2.0), math.sqrt(256 * 1024)),  # the last crossing counts
+        ((0.5, 2.0), math.sqrt(64 * 256)),  # where theirs was not run
+    ],
+)
+def test_the_crossing_is_found_between_measurements(theirs, expected):
+    tokens = (64, 256, 1024)
+    rows = [_row("external", count, 1.0) for count in tokens]
+    rows += [_row("self", count, seconds) for count, seconds in zip(tokens, theirs, strict=False)]
+    assert scaling.crossing(rows, "self", "gradient") == pytest.approx(expected, nan_ok=True)
+
+
+def test_scaling_runs_draws_and_leaves_out_what_does_not_fit(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.scaling", "--tokens=16,64,256", "--repetitions=2", "--seconds=0.001"]
+    command += [f"--out={tmp_path / 'scaling'}", "--gib=0.001"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    assert len(rows) == 3 * 3 * 2 and {row["layer"] for row in rows} == {"external", "self", "self, jax.nn"}
+    for row in rows:
+        assert row["bytes"] > 0 and len(row["seconds"]) == (2 if row["bytes"] <= 0.001 * 2**30 else 0)
+    assert any(row["seconds"] for row in rows) and not all(row["seconds"] for row in rows)
+    assert "not run" in done.stdout and "| slope of time |" in done.stdout and "external is faster from" in done.stdout
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_seeds_in_one_program_beside_processes(tmp_path):
+    out = tmp_path / "seeds.json"
+    command = [sys.executable, "-m", "benchmarks.seeds", "--toy", "--seeds=1,2", "--batch=16", "--repetitions=2"]
+    done = subprocess.run([*command, f"--out={out}"], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["seeds"] for row in rows] == [1, 2]
+    for row in rows:
+        ours, theirs = row["images_per_second"].values()
+        assert len(ours) == len(theirs) == 2 and min(ours + theirs) > 0
+        assert row["ratio"] == pytest.approx(np.median(np.divide(ours, theirs)))
+    one, many = rows[1]["peak_mib"].values()
+    assert many > 1.5 * one > 100  # two processes hold two of everything
+    assert "| 2 |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "program, flag", [("seeds", "--seeds=1,x"), ("seeds", "--seeds=0"), ("scaling", "--tokens=1.5")]
+)
+def test_counts_that_are_none_are_refused(program, flag):
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", flag], capture_output=True, text=True)
+    assert done.returncode == 2 and "accepted: whole numbers above 0" in done.stderr
