@@ -25,9 +25,13 @@ def directory() -> pathlib.Path:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles beside the data, unless the person has named a place for it."""
+    """Let JAX keep what it compiles beside the data, unless the person has named a place for it.
+
+    Small programs too, which JAX leaves out: a start has dozens of them.
+    """
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(directory() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 
 
 def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:

@@ -55,7 +55,7 @@ def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[st
         @functools.cache
         def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Footprint:
             trial.model[field] = value
-            return footprint.count(*of_config(trial))
+            return footprint.Footprint(*of_config(trial))
 
         for what in ("parameters", "mmac"):
             value = _nearest(values, lambda value, what=what, cost=cost: getattr(cost(value), what), what, target)
@@ -96,7 +96,7 @@ def main() -> None:
     print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
     for name, one in configs:
         model, image_shape = of_config(one)
-        costs.append(footprint.count(model, image_shape))
+        costs.append(footprint.Footprint(model, image_shape))
         memory = footprint.activation_bytes(model, image_shape) / 2**20
         print(f"{name:<28}{_row(costs[-1])}{memory:>15.1f}")
     if targets:

@@ -18,21 +18,28 @@ BATCH = 32  # of the program whose memory is asked for
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
-    """What one image costs."""
+    """What one image costs, counted when it is asked for; nothing is run or compiled."""
 
-    parameters: int  # trainable numbers
-    mmac: float  # million multiply-adds of a forward pass, layer by layer as published
-    mmac_executed: float  # the same as it runs here: external attention multiplies neighbouring layers first
+    model: VisionTransformer
+    image_shape: tuple[int, ...]  # height, width, channels
 
+    @functools.cached_property
+    def parameters(self) -> int:
+        """Trainable numbers."""
+        return count_parameters(_parameter_shapes(self.model, self.image_shape))
 
-def count(model: VisionTransformer, image_shape: tuple[int, ...]) -> Footprint:
-    """Count without running or compiling anything; image_shape is [height, width, channels]."""
-    params = _parameter_shapes(model, image_shape)
-    executed = published = _mmac(model, params, image_shape)
-    if isinstance(model.attention, functools.partial) and model.attention.func is ExternalAttention:
-        plain = model.clone(attention=functools.partial(model.attention, merge_linear=False))
-        published = _mmac(plain, params, image_shape)
-    return Footprint(count_parameters(params), published, executed)
+    @functools.cached_property
+    def mmac(self) -> float:
+        """Million multiply-adds of a forward pass, layer by layer as published."""
+        attention = self.model.attention
+        if isinstance(attention, functools.partial) and attention.func is ExternalAttention:
+            return _mmac(self.model.clone(attention=functools.partial(attention, merge_linear=False)), self.image_shape)
+        return self.mmac_executed
+
+    @functools.cached_property
+    def mmac_executed(self) -> float:
+        """The same as it runs here: external attention multiplies neighbouring layers first."""
+        return _mmac(self.model, self.image_shape)
 
 
 def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
@@ -61,8 +68,9 @@ def _parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) ->
     return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)["params"]
 
 
-def _mmac(model: VisionTransformer, params: Any, image_shape: tuple[int, ...]) -> float:
+def _mmac(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
     """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
+    params = _parameter_shapes(model, image_shape)
 
     def macs(batch: int) -> int:
         images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)

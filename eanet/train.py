@@ -81,7 +81,7 @@ class Run:
         self._progress = Progress([-1.0] * count, [0] * count, [-1] * count)
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = (record.read("wandb.json") or {}).get("id", "")
-        self._footprint = footprint.count(self._experiment.model, self._experiment.image_shape)
+        self._footprint = footprint.Footprint(self._experiment.model, self._experiment.image_shape)
         restored = self._checkpoints.restore(self._group.shapes())
         if restored:
             self._state, extra = restored

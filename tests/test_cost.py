@@ -24,7 +24,7 @@ from eanet.errors import UserError
     ],
 )
 def test_costs_are_the_published_ones(config, parameters, mmac):
-    counted = footprint.count(*cost.of_config(config))
+    counted = footprint.Footprint(*cost.of_config(config))
     assert counted.parameters == parameters
     assert round(counted.mmac, 1) == mmac
 
@@ -32,7 +32,7 @@ def test_costs_are_the_published_ones(config, parameters, mmac):
 def test_a_head_sweep_leaves_external_attention_alone_and_not_self_attention():
     def counted(config, heads):
         config.model.num_heads = heads
-        return footprint.count(*cost.of_config(config))
+        return footprint.Footprint(*cost.of_config(config))
 
     external = [counted(eanet.get_config(), heads).mmac for heads in (1, 4, 32)]
     assert max(external) - min(external) < 0.05 * external[0]
@@ -41,10 +41,10 @@ def test_a_head_sweep_leaves_external_attention_alone_and_not_self_attention():
 
 def test_what_runs_is_counted_apart():
     """Merged, a token costs dim·H·S twice: 64·16·16·2 instead of 2·(64·256 + 256·16) in each of 8 blocks."""
-    counted = footprint.count(*cost.of_config(eanet.get_config()))
+    counted = footprint.Footprint(*cost.of_config(eanet.get_config()))
     saved = 8 * 256 * (2 * (64 * 256 + 256 * 16) - 2 * 64 * 16 * 16) / 1e6
     assert counted.mmac - counted.mmac_executed == pytest.approx(saved)
-    without = footprint.count(*cost.of_config(none.get_config()))
+    without = footprint.Footprint(*cost.of_config(none.get_config()))
     assert without.mmac == without.mmac_executed == pytest.approx((256 * 12 * 64 + 8 * 256 * 2 * 64**2 + 6400) / 1e6)
 
 
@@ -70,7 +70,7 @@ def test_the_compiled_program_agrees(config):
     images = jax.ShapeDtypeStruct((32, *shape), jnp.float32)
     compiled = jax.jit(lambda v, x: model.apply(v, x)).lower(variables, images).compile()
     compiled_mmac = compiled.cost_analysis()["flops"] / 32 / 2e6
-    executed = footprint.count(model, shape).mmac_executed
+    executed = footprint.Footprint(model, shape).mmac_executed
     assert executed < compiled_mmac < 1.1 * executed
 
 
@@ -86,7 +86,7 @@ def test_activation_memory_grows_with_what_is_kept():
 
 def test_match_finds_the_published_pair():
     """The document's arm has EANet's parameters at 4 heads of width 32."""
-    target = footprint.count(*cost.of_config(eanet.get_config()))
+    target = footprint.Footprint(*cost.of_config(eanet.get_config()))
     found = {(field, what): value for field, what, value, _ in cost.match(vit.get_config(), target)}
     assert found["head_dim", "parameters"] == 32
 
@@ -94,12 +94,12 @@ def test_match_finds_the_published_pair():
 def test_match_finds_the_nearest_value():
     target, config = eanet.get_config(), vit.get_config("1x64")
     target.model.depth = config.model.depth = 1
-    target = footprint.count(*cost.of_config(target))
+    target = footprint.Footprint(*cost.of_config(target))
     found = {(field, what): value for field, what, value, _ in cost.match(config, target)}
 
     def off(width):
         config.model.head_dim = width
-        return abs(footprint.count(*cost.of_config(config)).mmac - target.mmac)
+        return abs(footprint.Footprint(*cost.of_config(config)).mmac - target.mmac)
 
     assert found["head_dim", "mmac"] == min(range(40, 65), key=off)
 
