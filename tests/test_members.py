@@ -115,6 +115,16 @@ def test_members_at_once_or_one_after_another_differ_by_rounding_alone(at_once):
     assert max(np.abs(theirs[0] - theirs[1]).max() for theirs in jax.tree.leaves(apart)) > 1e-2
 
 
+def test_a_call_of_many_steps_moves_nothing_between_host_and_device():
+    dataset = data.load(tiny_config().data)
+    group = Group(tiny_config(), dataset, sharding.make_mesh())
+    state, arrays = group.init(), group.put(dataset.train)
+    group.compile_training(state, *arrays)
+    state, *_ = group.train(state, *arrays, 4)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        group.train(state, dataset.train.images, arrays[1], 4)
+
+
 def test_no_dropout_beside_some_differs_from_none_at_all_by_rounding_alone():
     """A rate of 0 alone draws nothing; in a grid it draws, and drops nothing."""
     grid = _gradients(tiny_config(vary__mlp_dropout=(0.0, 0.3)))
