@@ -133,7 +133,8 @@ def describe(members: Sequence[Member], results: Mapping[str, Any]) -> str:
         if count > 1:
             low, high = (results[_join(point, f"test/accuracy_{end}")] for end in ("low", "high"))
             spread = f" ({low:.2%} to {high:.2%}, 95%, n = {count})"
-        lines.append(f"{whose or 'Test: '}loss {loss:.4f}  accuracy {accuracy:.2%}{spread}  top-5 {top5:.2%}")
+        start = f"{whose}test" if point else "Test:"
+        lines.append(f"{start} loss {loss:.4f}  accuracy {accuracy:.2%}{spread}  top-5 {top5:.2%}")
     return "\n".join(lines)
 
 
