@@ -181,6 +181,17 @@ def test_a_sweep_run_offline_is_synced_into_it_later(server, clients):
     assert run.exit_code == 0
 
 
+def test_seeds_and_a_grid_are_logged_with_their_means_and_by_themselves(server, clients):
+    own = ("--config.num_seeds=2", "--config.vary.learning_rate=(0.001,0.01)", "--config.train.epochs=1")
+    process = clients.start("main.py", _DIGITS, *_TOY, *own, "--config.wandb.mode=online", "--workdir=run")
+    assert "mean of 4" in clients.output(process)
+    (run,) = server.runs.values()
+    _assert_history_is_complete(run, clients.directory / "run")
+    point = "learning_rate=0.01"
+    assert {f"{point}/val/accuracy{end}" for end in ("", "_std", "_low", "_high")} <= run.history[0].keys()
+    assert f"{point}/seed_1/val/accuracy" in run.history[0]
+
+
 @pytest.mark.parametrize("agent", [{}, _AGENTS_CHILD], ids=["alone", "in a sweep"])
 def test_the_same_command_goes_on_with_the_same_run(server, clients, agent):
     epochs = 100
