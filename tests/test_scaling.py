@@ -88,3 +88,20 @@ def test_seeds_in_one_program_beside_processes(tmp_path):
 def test_counts_that_are_none_are_refused(program, flag):
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", flag], capture_output=True, text=True)
     assert done.returncode == 2 and "accepted: whole numbers above 0" in done.stderr
+
+
+def test_variants_of_a_configuration_side_by_side(tmp_path):
+    small = "model.dim=16 model.depth=1 model.patch_size=8 train.batch_size=16"
+    command = [sys.executable, "-m", "benchmarks.variants", small, f"{small} num_seeds=2", "--repetitions=2"]
+    command += ["--config=configs/none.py", f"--out={tmp_path / 'variants.json'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "variants.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["configs/none.py", small, f"{small} num_seeds=2"]
+    first = rows[0]["images_per_second"]
+    for row in rows:
+        rates = row["images_per_second"]
+        assert len(rates) == 2 and row["ratio"] == pytest.approx(np.median(np.divide(rates, first)))
+    assert rows[1]["ratio"] > 2  # a hundredth of the arithmetic
+    bad = subprocess.run([*command[:3], "model.dmi=1"], capture_output=True, text=True)
+    assert bad.returncode == 2 and "did you mean config.model.dim" in bad.stderr
