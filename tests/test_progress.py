@@ -6,6 +6,7 @@ import matplotlib.image
 import pytest
 
 from eanet import curves, progress
+from eanet.members import Member
 
 
 def _row(epoch, **more):
@@ -36,7 +37,7 @@ def test_other_processes_show_nothing(capsys):
 @pytest.mark.parametrize("epochs", [1, 3, 50])
 def test_curves_are_drawn_whatever_the_number_of_epochs(tmp_path, epochs):
     rows = [_row(epoch + 1) for epoch in range(epochs)]
-    curves.draw(rows, tmp_path / "curves.png", "a <title> & more", num_classes=100)
+    curves.draw(rows, tmp_path / "curves.png", "a <title> & more", 100, [Member(0)])
     image = matplotlib.image.imread(tmp_path / "curves.png")
     assert image.shape[:2] == (480, 1320)
     assert image[..., :3].std() > 0.01
