@@ -1,22 +1,44 @@
-"""Checkpoints of a run with Orbax: the training state, and the few host values that go with it."""
+"""Checkpoints of a run with Orbax: the training state, and the few host values that go with it.
 
+Each carries a checksum of all that is in it. One that is damaged is never used: the one before it is, and the damaged
+one is moved aside.
+"""
+
+import dataclasses
+import hashlib
+import itertools
 import json
 import logging
 import pathlib
+import sys
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from eanet import config as config_lib
+from eanet import processes
 from eanet.errors import UserError
 from eanet.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class _Damaged:
+    """A checkpoint that cannot be used, and why."""
+
+    step: int
+    why: str
 
 
 class Checkpoints:
     """Save and restore a run's state, asynchronously; Orbax renames a checkpoint into place when it is whole."""
 
     def __init__(self, directory: pathlib.Path, keep: int = 1, read_only: bool = False):
-        # Orbax warns of what read_only means, which is what is asked for here.
-        logging.getLogger("absl").setLevel(logging.ERROR if read_only else logging.WARNING)
+        # Orbax warns of what read_only means, which is what is asked for here, and reports twice what is raised.
+        for name, level in (("absl", logging.ERROR if read_only else logging.WARNING), ("orbax", logging.CRITICAL)):
+            logging.getLogger(name).setLevel(level)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
@@ -24,37 +46,130 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
         )
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(directory, options=options)
+        self._directory, self._read_only = directory, read_only
+        try:
+            self._manager = ocp.CheckpointManager(directory, options=options)
+        except OSError as error:
+            raise UserError(f"{directory} cannot be used: {error.strerror or error}", exit_code=1) from error
 
-    def latest_step(self) -> int | None:
-        """Give the step of the newest whole checkpoint, or None."""
-        return self._manager.latest_step()
+    def save(self, state: TrainState, step: int, config: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Save the state with JSON-able values beside it; returns once the state may be donated again.
 
-    def save(self, state: TrainState, step: int, extra: dict[str, Any]) -> None:
-        """Save the state with JSON-able values beside it; returns once the state may be donated again."""
+        Raises UserError where this or the last save cannot be written.
+        """
         if step in self._manager.all_steps():
             return
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra))
-        self._manager.save(step, args=args, force=True)
-
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restore the newest checkpoint into the shapes and shardings of `like`; None where there is none.
-
-        Raises UserError where it cannot be read or holds another architecture.
-        """
-        step = self.latest_step()
-        if step is None:
-            return None
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), extra=ocp.args.JsonRestore())
+        values = {"config": config, "extra": extra, "state": _checksum_of_arrays(state)}
+        values = {"values": values, "sha256": _checksum(values)}
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(values))
         try:
-            restored = self._manager.restore(step, args=args)
-        except (ValueError, KeyError, OSError, TypeError, json.JSONDecodeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"checkpoint {step} in {self._directory} cannot be restored: {reason}", 1) from error
-        return restored["state"], restored["extra"]
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:  # of the file system, as Orbax or TensorStore put it
+            raise self._cannot_be_written(error) from error
+
+    def wait(self) -> None:
+        """Return once everything saved is on disk. Raises UserError where that fails."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._cannot_be_written(error) from error
+
+    def check(self) -> None:
+        """Raise UserError where a save has failed meanwhile."""
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:
+            raise self._cannot_be_written(error) from error
+
+    def _cannot_be_written(self, error: Exception) -> UserError:
+        kept = ", ".join(map(str, self._manager.all_steps())) or "none"
+        return UserError(
+            f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
+            f"{kept}; the same command goes on from there",
+            exit_code=1,
+        )
+
+    def restore(self, like: TrainState, config: dict[str, Any]) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restore the newest whole checkpoint into the shapes and shardings of `like`; None where there is none.
+
+        Damaged ones that are newer are moved aside, with a message. Raises UserError, and changes nothing, where all
+        are damaged or one is of another configuration.
+        """
+        damaged: list[_Damaged] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                restored = self._read(step, like, config)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged file
+                damaged.append(_Damaged(step, _reason(error)))
+                continue
+            self._move_aside(damaged)
+            return restored
+        if damaged:
+            each = "; ".join(f"{checkpoint.step}: {checkpoint.why}" for checkpoint in damaged)
+            raise UserError(
+                f"no checkpoint in {self._directory} can be used ({each}); nothing was changed; to train anew choose "
+                "another --workdir",
+                exit_code=1,
+            )
+        return None
+
+    def _read(self, step: int, like: TrainState, config: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
+        whole = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
+        values = whole["values"]
+        if _checksum(values) != whole["sha256"]:
+            raise ValueError("its values are not what was written")
+        difference = config_lib.first_difference(config, values["config"])
+        if difference:
+            raise UserError(
+                f"{self._directory} holds checkpoints of another run: {difference}; choose another --workdir"
+            )
+        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+        if _checksum_of_arrays(state) != values["state"]:
+            raise ValueError("its arrays are not what was written")
+        return state, values["extra"]
+
+    def _move_aside(self, damaged: list[_Damaged]) -> None:
+        """Move checkpoints out of the way of those to come, undeleted, and say so."""
+        for checkpoint in damaged:
+            place = self._directory.with_name(f"damaged-checkpoint-{checkpoint.step}")
+            for number in itertools.count(2):
+                if not place.exists():
+                    break
+                place = self._directory.with_name(f"damaged-checkpoint-{checkpoint.step}-{number}")
+            if jax.process_index() == 0:
+                what = "is left out" if self._read_only else f"was moved to {place}"
+                print(
+                    f"warning: checkpoint {checkpoint.step} is damaged ({checkpoint.why}) and {what}", file=sys.stderr
+                )
+                if not self._read_only:
+                    (self._directory / str(checkpoint.step)).rename(place)
+        if damaged and not self._read_only:
+            processes.wait_for_all("damaged checkpoints moved")
+            self._manager.reload()
 
     def close(self) -> None:
-        """Wait for the last save to be on disk."""
-        self._manager.wait_until_finished()
+        """Wait for the last save to be on disk. Raises UserError where that fails."""
+        self.wait()
         self._manager.close()
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """Give the SHA-256 of JSON-able values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _checksum_of_arrays(state: TrainState) -> str:
+    """Give the SHA-256 of all arrays with their names, types and shapes; every process has the same."""
+    digest = hashlib.sha256()
+    for path, x in jax.tree_util.tree_leaves_with_path(state):
+        whole = x.is_fully_addressable or x.is_fully_replicated
+        array = np.asarray(x if whole else multihost_utils.process_allgather(x, tiled=True))
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -49,6 +49,7 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     "num_seeds": _whole(1, 1024),
     "seeds_per_call": _whole(0, 10**6),
+    "deterministic": _FLAG,
     "data.name": _NAME,
     "data.dir": _TEXT,
     "data.validation_fraction": (

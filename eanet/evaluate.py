@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, cli, data, members, metrics, sharding
+from eanet import cache, cli, data, members, metrics, processes, sharding
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
@@ -31,7 +31,7 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     Raises UserError where the directory holds no run or no checkpoint.
     """
     cache.keep_compiled_programs()
-    sharding.initialize_processes()
+    processes.join()
     record = Record(workdir, primary=jax.process_index() == 0)
     fields = record.read("config.json")
     if fields is None:
@@ -42,7 +42,7 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
     group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
-    restored = Checkpoints(record.checkpoints, read_only=True).restore(group.shapes())
+    restored = Checkpoints(record.checkpoints, read_only=True).restore(group.shapes(), fields)
     if restored is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     state, extra = restored

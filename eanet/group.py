@@ -28,7 +28,10 @@ class Group:
         seeds = np.array([member.seed for member in self.members], np.uint32)
         self._keys = jax.jit(jax.vmap(jax.random.key), out_shardings=self._own)(seeds)
         hyperparameters = members.hyperparameters(fields, self.members)
-        self._hyperparameters = jax.tree.map(lambda x: jax.device_put(x, self._own), hyperparameters)
+        self._hyperparameters = sharding.put(hyperparameters, self._own)
+        # Of XLA: on a GPU some operations, and the choice between them, are faster where their order is left open.
+        deterministic = config.deterministic and jax.default_backend() == "gpu"
+        self._compiler_options = {"xla_gpu_deterministic_ops": True} if deterministic else None
         self._training: Any = None
         self._evaluations: dict[int, Any] = {}
         self.seconds_compile = 0.0  # since somebody last set it to 0, as the next
@@ -69,7 +72,7 @@ class Group:
         images and labels are the whole training set, on the devices. The old state is used up.
         """
         rest = (self._keys, self._hyperparameters)
-        number = jax.device_put(np.int32(num_steps), self._everywhere)
+        number = sharding.put(np.int32(num_steps), self._everywhere)
         with jax.transfer_guard("disallow"):  # between the number of steps and the metrics nothing crosses to the host
             state, seen = self._training(state, rest, (images, labels, number))
         return state, *jax.device_get(seen)
@@ -89,7 +92,7 @@ class Group:
 
     def put(self, split: Split) -> tuple[jax.Array, jax.Array]:
         """Copy a split's images and labels to every device."""
-        return sharding.put_replicated((split.images, split.labels), self.mesh)
+        return sharding.put((split.images, split.labels), self._everywhere)
 
     def _over_members(self, function: Any) -> Any:
         return sharding.over_members(function, self.mesh, self._at_once)
@@ -97,6 +100,6 @@ class Group:
     def _compile(self, function: Any, *arguments: Any, **options: Any) -> Any:
         started = time.perf_counter()
         with jax.set_mesh(self.mesh):
-            compiled = jax.jit(function, **options).lower(*arguments).compile()
+            compiled = jax.jit(function, **options).lower(*arguments).compile(self._compiler_options)
         self.seconds_compile += time.perf_counter() - started
         return compiled

@@ -7,8 +7,10 @@ results.json      written once, when the run is finished
 predictions.npz   of the finished run, an entry per test image; and the classes' names
 curves.png        loss and accuracy over the epochs
 checkpoints/      Orbax; see eanet.checkpoint
+.lock             held by the process that works here; it stays, the lock goes with the process
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -20,8 +22,10 @@ import subprocess
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
@@ -39,6 +43,8 @@ class Record:
     def __init__(self, workdir: str | pathlib.Path, primary: bool = True):
         self.workdir = pathlib.Path(workdir).absolute()
         self._primary = primary
+        # Not thread-local: whoever closes the record gives it back.
+        self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0, thread_local=False)
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -61,29 +67,65 @@ class Record:
     def write(self, name: str, value: Any) -> None:
         """Write one of the JSON files under a temporary name, then rename."""
         if self._primary:
-            _write_whole(self.workdir / name, json.dumps(value, indent=2) + "\n")
+            self._write_whole(name, json.dumps(value, indent=2) + "\n")
 
-    def check_config(self, config: dict[str, Any]) -> None:
-        """Raise UserError where the directory belongs to a run with another configuration, or is no directory."""
+    def check(self, config: dict[str, Any]) -> None:
+        """Raise UserError where the directory is of another run, in use, not writable or none. Changes nothing."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise UserError(f"--workdir={self.workdir} is a file; accepted: a directory, existing or new")
+        existing = next(path for path in (self.workdir, *self.workdir.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f"--workdir={self.workdir} cannot be written: no right to write in {existing}")
         stored = self.read("config.json")
         difference = stored and config_lib.first_difference(config, stored)
         if difference:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
+        if stored:
+            self._acquire()
 
     def open(self, config: dict[str, Any]) -> None:
-        """Make the directory and note the configuration and the environment of this start."""
+        """Make the directory, take it for this process and note the configuration and the environment of this start.
+
+        Raises UserError where that is not possible or another process has been quicker.
+        """
         if not self._primary:
             return
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            self.write("config.json", config)
-            earlier = self.read("environment.json")
-            starts = [earlier, *earlier.pop("earlier_starts")] if earlier else []
-            self.write("environment.json", environment() | {"earlier_starts": starts})
         except OSError as error:
             raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
+        self._acquire()
+        self.check(config)  # again, as another process may have been here meanwhile
+        self.write("config.json", config)
+        earlier = self.read("environment.json")
+        starts = [earlier, *earlier.pop("earlier_starts")] if earlier else []
+        self.write("environment.json", environment() | {"earlier_starts": starts})
+
+    def close(self) -> None:
+        """Let other processes have the directory."""
+        self._lock.release(force=True)
+
+    def _acquire(self) -> None:
+        if not self._primary or self._lock.is_locked:
+            return
+        try:
+            self._lock.acquire()
+        except OSError as error:
+            raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
+        except filelock.Timeout as error:
+            raise UserError(
+                f"--workdir={self.workdir} is in use by another process; wait for its end, or choose another --workdir",
+                exit_code=1,
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self, path: pathlib.Path) -> Iterator[None]:
+        """Turn what the file system refuses into one line."""
+        try:
+            yield
+        except OSError as error:
+            kept = "what was saved before is intact, and the same command goes on from there"
+            raise UserError(f"{path} cannot be written: {error.strerror or error}; {kept}", exit_code=1) from error
 
     def rows(self) -> list[dict[str, Any]]:
         """Read the metrics; a last line that a crash cut short is left out."""
@@ -96,15 +138,15 @@ class Record:
 
     def truncate(self, step: int) -> None:
         """Drop the rows after a step, so that a resumed run writes none twice."""
-        rows = self.rows()
-        if self._primary and rows:
-            kept = "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step)
-            _write_whole(self.workdir / "metrics.jsonl", kept)
+        if self._primary and (self.workdir / "metrics.jsonl").exists():
+            kept = "".join(json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step)
+            self._write_whole("metrics.jsonl", kept)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics; it is on disk before the checkpoint that follows it."""
         if self._primary:
-            with (self.workdir / "metrics.jsonl").open("a") as file:
+            path = self.workdir / "metrics.jsonl"
+            with self._writing(path), path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -112,9 +154,17 @@ class Record:
     def write_predictions(self, **arrays: np.ndarray) -> None:
         """Store arrays with an entry per test image."""
         if self._primary:
-            partial = self.workdir / ".predictions.npz"
-            np.savez_compressed(partial, **arrays)
-            os.replace(partial, self.workdir / "predictions.npz")
+            path = self.workdir / "predictions.npz"
+            with self._writing(path):
+                partial = path.with_name(f".{path.name}")
+                np.savez_compressed(partial, **arrays)
+                os.replace(partial, path)
+
+    def write_curves(self, draw: Callable[[pathlib.Path], None]) -> None:
+        """Let the picture of the curves be drawn."""
+        if self._primary:
+            with self._writing(self.curves):
+                draw(self.curves)
 
     def read_predictions(self) -> dict[str, np.ndarray]:
         """Read the arrays with an entry per test image."""
@@ -125,14 +175,15 @@ class Record:
         except _DAMAGED as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    def _write_whole(self, name: str, text: str) -> None:
+        path = self.workdir / name
+        partial = path.with_name(f".{name}")
+        with self._writing(path):
+            with partial.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
 
 
 def environment() -> dict[str, Any]:

@@ -5,7 +5,6 @@ Between the members of a run, along the seed axis, nothing is exchanged.
 """
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +16,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from eanet.errors import UserError
 
 SEED_AXIS, DATA_AXIS = "seed", "data"
-
-
-def initialize_processes() -> None:
-    """Join the other processes of a run that a cluster or the JAX_… environment describes; else do nothing."""
-    env = os.environ
-    several = (
-        "JAX_COORDINATOR_ADDRESS" in env
-        or int(env.get("SLURM_NTASKS", "1")) > 1
-        or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
-    )
-    if several and not jax.distributed.is_initialized():
-        jax.distributed.initialize()
 
 
 def make_mesh(members: int = 1) -> jax.sharding.Mesh:
@@ -86,6 +72,14 @@ def check_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> N
             )
 
 
-def put_replicated(tree, mesh: jax.sharding.Mesh):
-    """Copy host arrays, equal in every process, to every device."""
-    return jax.tree.map(lambda x: jax.device_put(np.asarray(x), replicated(mesh)), tree)
+def put(tree: Any, where: NamedSharding) -> Any:
+    """Copy host arrays, equal in every process, to the devices.
+
+    jax.device_put would compare them between the processes first: the whole training set over the network.
+    """
+
+    def place(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+    return jax.tree.map(place, tree)

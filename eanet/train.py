@@ -3,14 +3,15 @@
 import dataclasses
 import os
 import pathlib
+import signal
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, curves, data, footprint, guards, members, metrics, sharding, step, tracking
+from eanet import cache, curves, data, footprint, guards, members, metrics, processes, sharding, step, tracking
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
@@ -53,19 +54,25 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     config_lib.validate(config)
     fields = config.to_dict()
     cache.keep_compiled_programs()
-    sharding.initialize_processes()
+    processes.join()
     record = Record(workdir, primary=jax.process_index() == 0)
-    record.check_config(fields)
-    results = record.read("results.json")
-    if results is not None:
-        print(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
-        return results
-    mesh = sharding.make_mesh(len(members.of(fields)))
-    sharding.check_batch(config.train, mesh)
-    dataset = data.load(config.data)
-    config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
-    record.open(fields)
-    return Run(config, dataset, record, mesh).finish()
+    try:
+        record.check(fields)
+        results = record.read("results.json")
+        if results is not None:
+            print(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
+            return results
+        mesh = sharding.make_mesh(len(members.of(fields)))
+        sharding.check_batch(config.train, mesh)
+        dataset = data.load(config.data)
+        config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
+        record.open(fields)
+        processes.wait_for_all("record open")
+        return Run(config, dataset, record, mesh).finish()
+    except jax.errors.JaxRuntimeError as error:
+        raise processes.explain(error) or error from error
+    finally:
+        record.close()
 
 
 class Run:
@@ -82,15 +89,15 @@ class Run:
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = (record.read("wandb.json") or {}).get("id", "")
         self._footprint = footprint.Footprint(self._experiment.model, self._experiment.image_shape)
-        restored = self._checkpoints.restore(self._group.shapes())
+        restored = self._checkpoints.restore(self._group.shapes(), config.to_dict())
         if restored:
             self._state, extra = restored
             self._progress = Progress(**extra["progress"])
             self._run_id = self._run_id or extra["wandb_run_id"]
-            print(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
+            _say(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
         else:
             self._state = self._group.init()
-            print(f"Training in {record.workdir}")
+            _say(f"Training in {record.workdir}")
         record.truncate(self._position())
 
     def _position(self) -> int:
@@ -123,8 +130,10 @@ class Run:
             raise
         finally:
             interruption.at_once = False  # closing is not to be cut short
-            self._checkpoints.close()
-            tracker.finish(results, self._record.curves, exit_code)
+            try:
+                self._checkpoints.close()
+            finally:
+                tracker.finish(results, self._record.curves, exit_code)
         return results
 
     def _train(self, tracker: tracking.Tracker, interruption: Interruption) -> None:
@@ -147,15 +156,14 @@ class Run:
             while position < self._experiment.total_steps:
                 end = self._next_row(position)
                 num_steps = end - position
-                if jax.process_count() == 1:  # several processes would not agree on a pace
-                    num_steps = min(num_steps, max(1, int(pace)))
+                num_steps = min(num_steps, max(1, int(pace)))
                 started = time.perf_counter()
                 self._state, monitor, sums = self._group.train(self._state, images, labels, num_steps)
                 elapsed = time.perf_counter() - started
                 for line in self._mark_diverged(monitor):
                     bar.say(line)
                 position += num_steps
-                pace = _PACE_SECONDS * num_steps / elapsed
+                pace, asked = processes.agree(_PACE_SECONDS * num_steps / elapsed, interruption.received or 0)
                 seconds += elapsed
                 self._progress.seconds_train += elapsed
                 numbers = self._train_numbers(sums, monitor)
@@ -165,6 +173,7 @@ class Run:
                         self._validate(position // per_epoch, validation, numbers)
                     row = {"step": position, "epoch": position / per_epoch} | speed
                     row |= members.combine(self._members, numbers)
+                    self._checkpoints.check()
                     self._record.append(row)
                     tracker.log(row)
                     if position % per_epoch == 0:
@@ -173,21 +182,27 @@ class Run:
                     if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
                         self._save(position)
                 bar.update(position, members.average(numbers) | speed)
-                if interruption.received and position < self._experiment.total_steps:
-                    self._save(position)
-                    again = "the same command"
-                    if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
-                        again += f" with --workdir={self._record.workdir}"
-                    bar.say(f"{interruption.received.name} at step {position}: saved; {again} goes on.")
-                    raise SystemExit(interruption.exit_code)
+                if asked and position < self._experiment.total_steps:
+                    self._stop(position, signal.Signals(asked), bar)
         self._save(position)
+        self._checkpoints.wait()  # results are of a run that is on disk
         interruption.at_once = True  # the test can be made again
+
+    def _stop(self, position: int, asked: signal.Signals, bar: RunProgress) -> NoReturn:
+        """Save, say how to go on, and end as the signal asked."""
+        self._save(position)
+        self._checkpoints.wait()
+        again = "the same command"
+        if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
+            again += f" with --workdir={self._record.workdir}"
+        bar.say(f"{asked.name} at step {position}: saved; {again} goes on.")
+        raise SystemExit(128 + asked)
 
     def _check_input(self) -> None:
         sample = self._dataset.train.images[:_GUARD_IMAGES]
         key = step.stream(jax.random.key(self._config.seed), step.Purpose.AUGMENT)
         for warning in guards.check_input(key, sample, self._experiment.preprocessing, self._config.guard):
-            print(f"warning: {warning}")
+            _say(f"warning: {warning}")
 
     def _check_validation(self) -> str:
         """Give a warning where a member's newest epoch completes the pattern of a network that sees other images."""
@@ -290,10 +305,10 @@ class Run:
         class_names = np.array(self._dataset.class_names)
         arrays = values if count > 1 else {name: value[0] for name, value in values.items()}
         self._record.write_predictions(**arrays, label=self._dataset.test.labels, class_name=class_names)
-        if jax.process_index() == 0:
-            curves.draw(rows, self._record.curves, self._record.workdir.name, len(class_names), self._members)
+        title = self._record.workdir.name
+        self._record.write_curves(lambda path: curves.draw(rows, path, title, len(class_names), self._members))
         self._record.write("results.json", results)
-        print(members.describe(self._members, results))
+        _say(members.describe(self._members, results))
         return results
 
     def _images(self, steps: int) -> float:
@@ -310,4 +325,10 @@ class Run:
     def _save(self, position: int) -> None:
         self._count_seconds()
         extra = {"progress": dataclasses.asdict(self._progress), "wandb_run_id": self._run_id}
-        self._checkpoints.save(self._state, position, extra)
+        self._checkpoints.save(self._state, position, self._config.to_dict(), extra)
+
+
+def _say(line: str) -> None:
+    """Print, once for all processes."""
+    if jax.process_index() == 0:
+        print(line)

@@ -24,7 +24,7 @@ def _rows(workdir):
 def _params(workdir, config):
     """The parameters of the newest checkpoint."""
     group = Group(config, data.load(config.data), sharding.make_mesh(config.num_seeds))
-    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(group.shapes())
+    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(group.shapes(), config.to_dict())
     return jax.tree.leaves(state)
 
 
@@ -40,7 +40,7 @@ def test_a_run_leaves_a_complete_record(finished):
     names = {path.name for path in workdir.iterdir()}
     assert names == {
         *("config.json", "environment.json", "metrics.jsonl", "results.json", "predictions.npz"),
-        *("curves.png", "checkpoints"),
+        *("curves.png", "checkpoints", ".lock"),
     }
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(tiny_config().to_dict()))
     environment = json.loads((workdir / "environment.json").read_text())

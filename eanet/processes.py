@@ -1,0 +1,94 @@
+"""The processes of a run: joining the others, agreeing with them, and leaving them when something is lost."""
+
+import os
+import sys
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from eanet.errors import UserError
+
+# How long a silent process counts as alive. JAX's own limit, 100 s, is more than the minute within which the others
+# of a run should have ended.
+_HEARTBEAT_SECONDS = 30
+# How long those that are done wait for the others: the first one may have an upload to finish.
+_SHUTDOWN_SECONDS = 150
+
+
+def join() -> None:
+    """Join the other processes of a run that a cluster or the environment describes; else do nothing.
+
+    JAX knows Slurm, Open MPI and TPU slices. Elsewhere every process is told JAX_COORDINATOR_ADDRESS=HOST:PORT of
+    process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Raises UserError where these are not complete or the others do
+    not come.
+    """
+    env = os.environ
+    by_hand = "JAX_COORDINATOR_ADDRESS" in env
+    several = (
+        by_hand
+        or int(env.get("SLURM_NTASKS", "1")) > 1
+        or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
+    )
+    if not several or jax.distributed.is_initialized():
+        return
+    own = {}
+    if by_hand:
+        count = _whole("JAX_NUM_PROCESSES", 1, 2**20)
+        own = {"num_processes": count, "process_id": _whole("JAX_PROCESS_ID", 0, count - 1)}
+    # Its handler of SIGTERM, which would only tell the other processes, is not ours: see eanet.interruption.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            **own, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS, shutdown_timeout_seconds=_SHUTDOWN_SECONDS
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"the processes of this run do not find one another: {_line(error)}", exit_code=1) from error
+
+
+def _whole(name: str, low: int, high: int) -> int:
+    """Read an environment variable."""
+    text = os.environ.get(name, "")
+    if not text.isdecimal() or not low <= int(text) <= high:
+        given = f"{name}={text!r}" if text else f"{name} is missing"
+        raise UserError(f"JAX_COORDINATOR_ADDRESS is set and {given}; accepted: a whole number from {low} to {high}")
+    return int(text)
+
+
+def agree(pace: float, signal: int) -> tuple[float, int]:
+    """Give the smallest pace and the highest number of a signal, 0 for none, that any process has brought."""
+    if jax.process_count() == 1:
+        return pace, signal
+    brought = multihost_utils.process_allgather(np.array([pace, -signal], np.float32))
+    least = brought.reshape(-1, 2).min(axis=0)
+    return float(least[0]), -int(least[1])
+
+
+def wait_for_all(purpose: str) -> None:
+    """Return once every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(purpose)
+
+
+def explain(error: Exception) -> UserError | None:
+    """Give what a failed exchange between processes means for the person; None where the error is another."""
+    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    return UserError(
+        f"process {jax.process_index()} of {jax.process_count()} has lost another one ({_line(error)}); start all of "
+        "them again with the same command, and the run goes on",
+        exit_code=1,
+    )
+
+
+def leave(exit_code: int) -> None:
+    """End this process at once where it failed among several: at a normal end it would wait for the others."""
+    if exit_code and jax.distributed.is_initialized() and jax.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
