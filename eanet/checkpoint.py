@@ -4,13 +4,17 @@ Each carries a checksum of all that is in it. One that is damaged is never used:
 one is moved aside.
 """
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import itertools
 import json
 import logging
 import pathlib
 import sys
+import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -36,9 +40,8 @@ class Checkpoints:
     """Save and restore a run's state, asynchronously; Orbax renames a checkpoint into place when it is whole."""
 
     def __init__(self, directory: pathlib.Path, keep: int = 1, read_only: bool = False):
-        # Orbax warns of what read_only means, which is what is asked for here, and reports twice what is raised.
-        for name, level in (("absl", logging.ERROR if read_only else logging.WARNING), ("orbax", logging.CRITICAL)):
-            logging.getLogger(name).setLevel(level)
+        for name in ("absl", "asyncio"):  # Orbax and its threads print pages about what they raise as well
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
@@ -98,7 +101,8 @@ class Checkpoints:
         damaged: list[_Damaged] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                restored = self._read(step, like, config)
+                with _silent_coroutines():
+                    restored = self._read(step, like, config)
             except UserError:
                 raise
             except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged file
@@ -122,9 +126,7 @@ class Checkpoints:
             raise ValueError("its values are not what was written")
         difference = config_lib.first_difference(config, values["config"])
         if difference:
-            raise UserError(
-                f"{self._directory} holds checkpoints of another run: {difference}; choose another --workdir"
-            )
+            raise UserError(f"{self._directory} is of another run: {difference}; choose another --workdir")
         state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
         if _checksum_of_arrays(state) != values["state"]:
             raise ValueError("its arrays are not what was written")
@@ -139,10 +141,8 @@ class Checkpoints:
                     break
                 place = self._directory.with_name(f"damaged-checkpoint-{checkpoint.step}-{number}")
             if jax.process_index() == 0:
-                what = "is left out" if self._read_only else f"was moved to {place}"
-                print(
-                    f"warning: checkpoint {checkpoint.step} is damaged ({checkpoint.why}) and {what}", file=sys.stderr
-                )
+                what = "left out" if self._read_only else f"moved to {place}"
+                print(f"warning: checkpoint {checkpoint.step} is damaged and {what}: {checkpoint.why}", file=sys.stderr)
                 if not self._read_only:
                     (self._directory / str(checkpoint.step)).rename(place)
         if damaged and not self._read_only:
@@ -171,5 +171,21 @@ def _checksum_of_arrays(state: TrainState) -> str:
     return digest.hexdigest()
 
 
+@contextlib.contextmanager
+def _silent_coroutines() -> Iterator[None]:
+    """Keep Python from printing pages about the readers that Orbax drops when one of them has failed."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # which hold them
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = hook
+
+
 def _reason(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    """Give the first line of a message without its middle: what was tried stands first, the cause last."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line if len(line) < 200 else f"{line[:90]} … {line[-90:]}"

@@ -80,7 +80,7 @@ class Record:
         difference = stored and config_lib.first_difference(config, stored)
         if difference:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
-        if stored:
+        if stored is not None:
             self._acquire()
 
     def open(self, config: dict[str, Any]) -> None:
@@ -110,13 +110,13 @@ class Record:
             return
         try:
             self._lock.acquire()
-        except OSError as error:
-            raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
-        except filelock.Timeout as error:
+        except filelock.Timeout as error:  # before the next, as it is one of these
             raise UserError(
                 f"--workdir={self.workdir} is in use by another process; wait for its end, or choose another --workdir",
                 exit_code=1,
             ) from error
+        except OSError as error:
+            raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
 
     @contextlib.contextmanager
     def _writing(self, path: pathlib.Path) -> Iterator[None]:

@@ -1,6 +1,11 @@
 """The files of a working directory."""
 
 import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -67,3 +72,67 @@ def test_an_unwritable_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         Record(tmp_path / "file" / "run").open({})
+
+
+def test_a_first_line_cut_short_is_removed_too(record):
+    (record.workdir / "metrics.jsonl").write_text('{"step": 1, "tra')
+    record.truncate(0)
+    record.append({"step": 1})
+    assert record.rows() == [{"step": 1}]
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_line(record):
+    (record.workdir / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl cannot be written: No space left on device; .* goes on"
+    ) as stop:
+        record.append({"step": 1})
+    assert stop.value.exit_code == 1
+    (record.workdir / ".results.json").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"results\.json cannot be written: No space left on device"):
+        record.write("results.json", {})
+    assert not (record.workdir / "results.json").exists()
+
+
+def test_a_directory_without_the_right_to_write_is_an_error_before_anything_happens(tmp_path, monkeypatch):
+    """Asked of the system in a function of its own, as root has every right."""
+    monkeypatch.setattr(os, "access", lambda path, mode: pathlib.Path(path) != tmp_path)
+    with pytest.raises(UserError, match=f"--workdir={tmp_path / 'a' / 'b'} cannot be written: no right to write in "):
+        Record(tmp_path / "a" / "b").check({})
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_of_one_directory_do_not_go_together(record):
+    second = Record(record.workdir)
+    for call in (second.check, second.open):
+        with pytest.raises(UserError, match=f"--workdir={record.workdir} is in use by another process; ") as stop:
+            call({"seed": 1})
+        assert stop.value.exit_code == 1
+    Record(record.workdir, primary=False).check({"seed": 1})  # the other processes of the first run
+    record.close()
+    second.open({"seed": 1})
+    second.close()
+
+
+def test_the_lock_of_a_killed_process_is_gone(tmp_path):
+    """Though a child of it lives on, as W&B's service does."""
+    script = (
+        "import subprocess, sys, time; from eanet.record import Record; Record(sys.argv[1]).open({});"
+        "child = subprocess.Popen(['sleep', '60'], close_fds=False); print(child.pid, flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
+    child = int(holder.stdout.readline())
+    try:
+        record = Record(tmp_path)
+        with pytest.raises(UserError, match="in use by another process"):
+            record.check({})
+        with pytest.raises(UserError, match="in use by another process"):
+            record.open({})
+        holder.kill()
+        holder.wait()
+        record.open({})
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.kill()
+        holder.stdout.close()
