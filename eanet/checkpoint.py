@@ -12,7 +12,9 @@ import itertools
 import json
 import logging
 import pathlib
+import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -186,6 +188,7 @@ def _silent_coroutines() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Give the first line of a message without its middle: what was tried stands first, the cause last."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line if len(line) < 200 else f"{line[:90]} … {line[-90:]}"
+    """Give what the system says, else the beginning of the message; TensorStore's are pages long."""
+    text = str(error).strip() or type(error).__name__
+    said = re.search(r"([^:]*) \[os_error_code", text)
+    return said[1].strip() if said else textwrap.shorten(text.splitlines()[0], 200, placeholder=" …")

@@ -118,7 +118,7 @@ def test_two_of_one_directory_do_not_go_together(record):
 def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     """Though a child of it lives on, as W&B's service does."""
     script = (
-        "import subprocess, sys, time; from eanet.record import Record; Record(sys.argv[1]).open({});"
+        "import subprocess, sys, time; from eanet.record import Record; record = Record(sys.argv[1]); record.open({});"
         "child = subprocess.Popen(['sleep', '60'], close_fds=False); print(child.pid, flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
