@@ -4,10 +4,9 @@ Each carries a checksum of all that is in it. One that is damaged is never used:
 one is moved aside.
 """
 
-import contextlib
 import dataclasses
-import gc
 import hashlib
+import inspect
 import itertools
 import json
 import logging
@@ -15,8 +14,6 @@ import pathlib
 import re
 import sys
 import textwrap
-import traceback
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -87,6 +84,7 @@ class Checkpoints:
             raise self._cannot_be_written(error) from error
 
     def _cannot_be_written(self, error: Exception) -> UserError:
+        _silence_echoes()
         kept = ", ".join(map(str, self._manager.all_steps())) or "none"
         return UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
@@ -103,11 +101,11 @@ class Checkpoints:
         damaged: list[_Damaged] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                with _silent_coroutines():
-                    restored = self._read(step, like, config)
+                restored = self._read(step, like, config)
             except UserError:
                 raise
             except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged file
+                _silence_echoes()
                 damaged.append(_Damaged(step, _reason(error)))
                 continue
             self._move_aside(damaged)
@@ -173,18 +171,18 @@ def _checksum_of_arrays(state: TrainState) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _silent_coroutines() -> Iterator[None]:
-    """Keep Python from printing pages about the readers that Orbax drops when one of them has failed."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        yield
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)  # which hold them
-        gc.collect()
-        raise
-    finally:
-        sys.unraisablehook = hook
+def _silence_echoes() -> None:
+    """Keep Python from printing pages about readers and writers that Orbax drops when one of them has failed.
+
+    They are collected, or find their event loop closed, at any time after the error that is raised here.
+    """
+    print_it = sys.unraisablehook
+
+    def print_others(unraisable: Any) -> None:
+        if not (inspect.iscoroutine(unraisable.object) or "Event loop is closed" in str(unraisable.exc_value)):
+            print_it(unraisable)
+
+    sys.unraisablehook = print_others
 
 
 def _reason(error: Exception) -> str:

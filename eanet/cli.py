@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from eanet import config as config_lib
+from eanet import processes
 from eanet.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
@@ -24,6 +25,7 @@ def run(function: Callable[[], Any]) -> int:
         function()
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        processes.leave(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -83,8 +83,11 @@ def explain(error: Exception) -> UserError | None:
 
 
 def leave(exit_code: int) -> None:
-    """End this process at once where it failed among several: at a normal end it would wait for the others."""
-    if exit_code and jax.distributed.is_initialized() and jax.process_count() > 1:
+    """End this process at once, where it is one of several: at a normal end it would wait for the others.
+
+    It is for failures. The others hear of it by their next exchange with this one, or by its missing heartbeat.
+    """
+    if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
