@@ -7,6 +7,7 @@ answered with what the client reads of the answer, no more. Whatever the server 
 """
 
 import collections
+import contextlib
 import dataclasses
 import http.server
 import itertools
@@ -16,6 +17,7 @@ import pathlib
 import re
 import secrets
 import threading
+import time
 from typing import Any
 
 import yaml
@@ -57,8 +59,11 @@ class WandbServer:
     """The server, as a context manager: `with WandbServer() as server: … server.runs …`.
 
     `sweeps` and `runs` are by id, `agents` gives an agent's sweep; `stopping` holds ids of runs whose agents are asked
-    to stop them; `problems` are requests that could not be answered.
+    to stop them; `problems` are requests that could not be answered. `fault` is how every request is answered instead:
+    with HTTP status "401" or "500", or "slow", after SLOW_SECONDS; `stop` closes the port and `start` opens it again.
     """
+
+    SLOW_SECONDS = 8.0  # longer than a client should wait for
 
     def __init__(self) -> None:
         self.sweeps: dict[str, Sweep] = {}
@@ -66,18 +71,31 @@ class WandbServer:
         self.agents: dict[str, str] = {}
         self.stopping: set[str] = set()
         self.problems: list[str] = []
+        self.fault = ""
         self._lock = threading.Lock()  # requests come in threads of their own
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._http.owner = self
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self._port = 0  # any, until the first start
+        self.start()
+        self.url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> "WandbServer":
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self.running:
+            self.stop()
+
+    def start(self) -> None:
+        """Answer requests, always at the same address."""
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", self._port), _Handler)
+        self._http.owner, self._port = self, self._http.server_port
+        threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
+        self.running = True
+
+    def stop(self) -> None:
+        """Close the port: connections are refused from here on. What was being answered still is."""
         self._http.shutdown()
         self._http.server_close()
+        self.running = False
 
     def environment(self, home: pathlib.Path) -> dict[str, str]:
         """Give the environment of a client of this server that knows nothing of the person's account and settings."""
@@ -211,6 +229,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         owner = self.server.owner
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self._fails():
+            return
         try:
             request = json.loads(body)
             if self.path == "/graphql":
@@ -228,17 +248,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
+        if self._fails():
+            return
         _, _upload, run_id, name = self.path.split("/", 3)
         self.server.owner.upload(run_id, name)
         self._answer(200, {})
 
+    def _fails(self) -> bool:
+        """Answer as the server's fault says, if it has one that is an answer."""
+        fault = self.server.owner.fault
+        if fault == "slow":
+            time.sleep(self.server.owner.SLOW_SECONDS)
+        elif fault:
+            self._answer(int(fault), {"errors": [{"message": f"fault {fault}"}]})
+        return fault.isdigit()
+
     def _answer(self, status: int, answer: dict[str, Any]) -> None:
         body = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # a client that did not want to wait so long
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
         pass
