@@ -124,9 +124,9 @@ def _assert_nothing_is_missing(outcome, undisturbed, seconds):
     for name, value in undisturbed.results.items():
         if not re.search("seconds|per_second", name):
             assert outcome.results[name] == value, name
-    # The machine's noise is generous; a run that waits for the network once a row takes many times as long.
+    # Generous to a noisy machine: a run that waits a second for the network at each row takes a minute longer.
     assert outcome.results["seconds_train"] < 4 * undisturbed.results["seconds_train"] + 1
-    assert outcome.seconds_rows < 3 * undisturbed.seconds_rows + 3
+    assert outcome.seconds_rows < 2 * undisturbed.seconds_rows + 3
     assert outcome.seconds < 1.5 * undisturbed.seconds + seconds
 
 
