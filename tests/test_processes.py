@@ -1,0 +1,97 @@
+"""Several processes of one run, real ones on the loopback interface: training, losing one, going on, stopping."""
+
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from eanet import processes
+from eanet.errors import UserError
+
+_RUN = (*runs.TOY, "--config.train.epochs=40", "--config.checkpoint.every_epochs=2")
+
+
+def _start_two(*arguments):
+    """Start the two processes of a run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return [
+        runs.start(*arguments, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]
+
+
+def _end(group, seconds=60):
+    """Wait for both; give their exit codes and what they printed."""
+    limit = time.monotonic() + seconds
+    texts = [process.communicate(timeout=limit - time.monotonic())[0] for process in group]
+    return [process.returncode for process in group], texts
+
+
+def _assert_close(ours, theirs, arguments):
+    """Equal to 1e-5: the sums over a batch are in another order."""
+    ours_rows, theirs_rows = runs.rows(ours), runs.rows(theirs)
+    assert len(ours_rows) == len(theirs_rows) == 40
+    for a, b in zip(ours_rows, theirs_rows, strict=True):
+        assert a.keys() == b.keys()
+        np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5, atol=1e-5)
+    a, b = (runs.state(workdir, arguments) for workdir in (ours, theirs))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), a.params, b.params)
+
+
+@pytest.mark.parametrize(("seeds", "lost"), [(1, 1), (2, 0)])
+def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path, seeds, lost):
+    """One seed is split over the processes by its batch; two seeds have a process each."""
+    arguments = (*_RUN, f"--config.num_seeds={seeds}")
+    code, text = runs.complete(*arguments, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, text
+    workdir = tmp_path / "two"
+    own = (*arguments, f"--workdir={workdir}")
+
+    group = _start_two(*own)
+    assert runs.wait_until(lambda: runs.count_rows(workdir) >= 3, group[0])
+    group[lost].kill()
+    codes, texts = _end(group)
+    assert codes[lost] == -9 and codes[1 - lost] == 1, texts
+    (error,) = [line for line in texts[1 - lost].splitlines() if line.startswith("error: ")]
+    assert f"process {1 - lost} of 2 has lost another one" in error and "with the same command" in error
+    assert "Traceback" not in texts[1 - lost]
+
+    known = runs.count_rows(workdir)
+    group = _start_two(*own)
+    assert runs.wait_until(lambda: runs.count_rows(workdir) >= known + 2, group[0])
+    group[1].terminate()  # the other one hears of it at the end of the call
+    codes, texts = _end(group)
+    assert codes == [143, 143], texts
+    assert "Going on from step" in texts[0] and "SIGTERM at step" in texts[0] and "saved" in texts[0]
+
+    codes, texts = _end(_start_two(*own), 120)
+    assert codes == [0, 0], texts
+    assert [text.count("Going on from step") for text in texts] == [1, 0]
+    assert [text.count("Test: ") for text in texts] == [1, 0]
+    _assert_close(workdir, tmp_path / "one", arguments)
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({}, "JAX_NUM_PROCESSES is missing; accepted: a whole number from 1"),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES='two'; accepted"),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_PROCESS_ID is missing; accepted: a whole number from 0 to 1"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "JAX_PROCESS_ID='2'; accepted: a whole number from 0 to 1"),
+    ],
+)
+def test_an_incomplete_description_is_one_line(monkeypatch, environment, says):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=says):
+        processes.join()
+
+
+def test_one_process_agrees_with_itself():
+    assert processes.agree(2.5, 15) == (2.5, 15)
