@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from eanet import cli
+from eanet import config as config_lib
 from eanet.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
@@ -21,8 +22,11 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run.")
 def main(argv: list[str]) -> None:
     """Train what the flags describe."""
     cli.check_no_rest(argv)
+    config_lib.validate(_CONFIG.value)  # before a directory is named after it
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
-    train(_CONFIG.value, _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value))
+    workdir = _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value)
+    cli.check_directory("--workdir", workdir)
+    train(_CONFIG.value, workdir)
 
 
 if __name__ == "__main__":

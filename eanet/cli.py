@@ -1,12 +1,13 @@
 """What the command lines share: flags that fail in one line, exit codes, and the default directory of a run."""
 
+import argparse
 import difflib
 import os
 import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import flags
@@ -17,6 +18,7 @@ from eanet import processes
 from eanet.errors import UserError
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+_LONGEST = 1000  # characters of a complaint; of a longer one the middle is left out
 
 
 def run(function: Callable[[], Any]) -> int:
@@ -24,7 +26,7 @@ def run(function: Callable[[], Any]) -> int:
     try:
         function()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         processes.leave(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
@@ -33,6 +35,47 @@ def run(function: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return 0
+
+
+def _one_line(text: str) -> str:
+    """Give a text as one line that a terminal shows as it is, whatever somebody has typed into it."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line; of a module's docstring it shows the description below the first line."""
+
+    def __init__(self, prog: str, doc: str, hint: str = ""):
+        description = doc.partition("\n\n")[2]
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=description, formatter_class=layout, allow_abbrev=False)
+        self._hint = hint
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists what is accepted{self._hint}")
+
+
+def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> None:
+    """Raise UserError where a path is no directory and, where it may be new, cannot become one.
+
+    flag is what it was given by.
+    """
+    path = pathlib.Path(path)
+    accepted = f"accepted: a directory{', existing or new' if new else ''}"
+    if not config_lib.is_text(str(path)):
+        raise UserError(f"{flag}={str(path)!r} holds control characters or bytes that are no text; {accepted}")
+    try:
+        existing = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
+    except OSError as error:  # a name that is too long, say
+        raise UserError(f"{flag}={path}: {error.strerror}; {accepted}") from error
+    if not existing.is_dir():
+        what = "is a file" if existing == path.absolute() else f"lies below {existing}, which is a file"
+        raise UserError(f"{flag}={path} {what}; {accepted}")
+    if existing != path.absolute() and not new:
+        raise UserError(f"{flag}={path} does not exist; {accepted}")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -83,15 +126,18 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
         if flag_values.config is not None:
             flag_values.config.to_dict()  # a file that failed to load says so only when it is used
     except flags.Error as error:
-        named = re.search(r"--config\.([\w.]+)", str(error))
-        accepted = named and isinstance(error, flags.IllegalFlagValueError) and config_lib.RULES[named[1]][1]
-        raise UserError(f"{error}" + (f"; accepted: {accepted}" if accepted else "")) from error
+        message, traceback, rest = str(error).partition("Error whilst parsing config file:")
+        if traceback:  # of which ml_collections gives the whole
+            raise UserError(f"{message}cannot be read: {rest.strip().splitlines()[-1]}") from error
+        named = re.search(r"--config\.([\w.]+)", message)
+        rule = config_lib.RULES.get(named[1]) if named else None
+        raise UserError(f"{message}; {f'accepted: {rule[1]}' if rule else '--help lists the flags'}") from error
     except UserError:  # a configuration file's own, about its argument
         raise
     except Exception as error:  # whatever a configuration file, or ml_collections on top of it, raises
-        given = ", ".join(match[0] for match in overrides)
-        where = f" (with {given})" if given else ""
-        raise UserError(f"--config cannot be read{where}: {type(error).__name__}: {error}") from error
+        given = [argument for argument in argv if re.match("--?config=", argument)] or ["--config"]
+        given += [match[0] for match in overrides]
+        raise UserError(f"{' '.join(given)} cannot be read: {type(error).__name__}: {error}") from error
     if flag_values.config is None:
         raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
     return rest

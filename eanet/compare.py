@@ -4,7 +4,6 @@ Groups all finished runs under the directories by the fields in which they diffe
 writes comparison.csv, comparison.md, pictures and report.html, one file that needs no server and no network.
 """
 
-import argparse
 import os
 import pathlib
 import sys
@@ -38,18 +37,19 @@ def write(result: comparison.Comparison, out: pathlib.Path) -> None:
 
 def main() -> None:
     """Parse the command line, print the tables and write the files."""
-    parser = argparse.ArgumentParser(
-        prog="python -m eanet.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser("python -m eanet.compare", __doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="directories of runs, or runs")
     parser.add_argument("--baseline", default="", help="a group by its fields (default: the first)")
     parser.add_argument("--by", default="", help="fields that name the groups (default: those in which runs differ)")
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
+    out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
+    for directory in arguments.directories:
+        cli.check_directory("DIR", directory, new=False)
     runs, notes = find_runs(arguments.directories)
+    cli.check_directory("--out", out)
     by = [field for field in arguments.by.split(",") if field]
     result = comparison.compare(runs, by, arguments.baseline, notes)
-    out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 240  # a file has no edge to fold at

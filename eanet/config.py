@@ -3,12 +3,14 @@
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import ml_collections
 
-from eanet import attention, members, model, optim
+from eanet import attention, footprint, members, model, optim
 from eanet.errors import UserError
 
 Rule = tuple[Callable[[Any], bool], str]  # a test of the value, and in words what passes it
@@ -20,15 +22,15 @@ def _whole(low: int, high: int) -> Rule:
 
 def _number(low: float, high: float, below: bool = False) -> Rule:
     def check(value: Any) -> bool:
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float):
             return False
-        return low <= value < high if below else low <= value <= high
+        return low <= value < high if below else low <= value <= high  # NaN is not
 
     return check, f"a number from {low:g} to {'below ' if below else ''}{high:g}"
 
 
 def _choice(*accepted: str) -> Rule:
-    return (lambda v: v in accepted and type(v) is str), " or ".join(accepted)
+    return (lambda v: type(v) is str and v in accepted), " or ".join(accepted)
 
 
 def _positive(high: float) -> Rule:
@@ -36,18 +38,25 @@ def _positive(high: float) -> Rule:
     return (lambda v: check(v) and v > 0), f"a number above 0, at most {high:g}"
 
 
+def is_text(value: Any) -> bool:
+    """Tell whether a value is text without control characters and without bytes that are no character."""
+    return type(value) is str and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
+
+
 _FLAG: Rule = ((lambda v: type(v) is bool), "True or False")
-_TEXT: Rule = ((lambda v: type(v) is str), "text")
-_NAME: Rule = ((lambda v: type(v) is str and v != ""), "text that is not empty")
+_TEXT: Rule = (is_text, "text in one line")
+_NAME: Rule = ((lambda v: is_text(v) and v != ""), "text in one line that is not empty")
 _TAGS: Rule = (
-    (lambda v: isinstance(v, (tuple, list)) and all(type(tag) is str and 0 < len(tag) <= 64 for tag in v)),
+    (lambda v: isinstance(v, (tuple, list)) and all(is_text(tag) and 0 < len(tag) <= 64 for tag in v)),
     "a tuple of texts of 1 to 64 characters",
 )
 _RATE = _number(0, 1, below=True)
+_MOST_NETWORKS = 1024  # of one run
+_MOST_STEPS = 2**31 - 1  # that the step's counter holds
 
 RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
-    "num_seeds": _whole(1, 1024),
+    "num_seeds": _whole(1, _MOST_NETWORKS),
     "seeds_per_call": _whole(0, 10**6),
     "deterministic": _FLAG,
     "data.name": _NAME,
@@ -134,6 +143,19 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def from_record(fields: Any, where: str) -> ml_collections.ConfigDict:
+    """Give what a run's config.json holds as a validated configuration; where it lies is for the UserError."""
+    try:
+        config = ml_collections.ConfigDict(fields)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{where} holds no configuration; accepted: what a run has written") from error
+    try:
+        validate(config)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return config
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Raise UserError with one line that names the first bad field, its value and what is accepted."""
     flat = flatten(config.to_dict())
@@ -154,6 +176,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.seed + config.num_seeds > 2**32:
         raise UserError(
             f"config.num_seeds={config.num_seeds} from config.seed={config.seed} on; accepted: up to seed {2**32 - 1}"
+        )
+    points = math.prod(len(values) or 1 for values in config.vary.values())
+    if config.num_seeds * points > _MOST_NETWORKS:
+        raise UserError(
+            f"config.num_seeds={config.num_seeds} with each of the {points} points of config.vary are "
+            f"{config.num_seeds * points} networks; accepted: at most {_MOST_NETWORKS}"
         )
     for name in ("attention_dropout", "projection_dropout"):
         if config.vary[name] and config.model.attention == "none":
@@ -177,20 +205,48 @@ def _validate_sizes(m: ml_collections.ConfigDict) -> None:
         raise UserError(f"config.model.dim_coefficient={m.dim_coefficient} does not divide config.model.dim={m.dim}")
 
 
-def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], train_examples: int) -> None:
-    """Raise UserError where the configuration does not fit the images or their number.
-
-    image_shape is [height, width, channels].
-    """
+def validate_for_images(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
+    """Raise UserError where the network does not fit images of [height, width, channels]."""
     side, patch = image_shape[0], config.model.patch_size
     if side % patch:
         raise UserError(
             f"config.model.patch_size={patch} does not divide the {side}×{side} images of {config.data.name}"
         )
+
+
+def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], train_examples: int) -> None:
+    """Raise UserError where the configuration does not fit the images, their number or the devices' memory.
+
+    image_shape is [height, width, channels].
+    """
+    validate_for_images(config, image_shape)
     if config.train.batch_size > train_examples:
         raise UserError(
             f"config.train.batch_size={config.train.batch_size} is larger than the training set; "
             f"accepted: at most {train_examples}"
+        )
+    steps = -(-train_examples // config.train.batch_size)
+    if config.train.epochs * steps > _MOST_STEPS:
+        raise UserError(
+            f"config.train.epochs={config.train.epochs} of {steps} steps are too many to count; "
+            f"accepted: at most {_MOST_STEPS // steps}"
+        )
+    _validate_memory(config, image_shape)
+
+
+def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
+    """Refuse what cannot fit, before a system without memory kills the run and says nothing."""
+    networks = len(members.of(config.to_dict()))
+    share = networks // math.gcd(networks, jax.device_count())  # of a device; the seed axis of the mesh has the rest
+    images = config.train.microbatch or 1  # 0 is chosen by platform
+    needed, there = footprint.least_bytes(config.model, image_shape, share, images), footprint.device_bytes()
+    if needed > there:
+        count = footprint.parameters_of(config.model, image_shape, 0)
+        sizes = ", ".join(f"{name}={config.model[name]}" for name in ("dim", "depth", "mlp_dim", "num_heads"))
+        raise UserError(
+            f"config.model ({sizes}) takes at least {needed / 2**30:,.1f} GiB a device for {share} times more than "
+            f"{count:,} parameters, their gradients and moments, and the activations of {images} "
+            f"image{'s' * (images > 1)}; accepted: sizes that fit into {there / 2**30:,.1f} GiB"
         )
 
 

@@ -38,19 +38,22 @@ def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tup
     else:
         dataset = data.load(config.data)
         image_shape, classes = dataset.train.images.shape[1:], len(dataset.class_names)
-    config_lib.validate_for_data(config, image_shape, sys.maxsize)
+    config_lib.validate_for_images(config, image_shape)
     return build_model(config.model, classes), image_shape
 
 
 def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[str, str, int, Footprint]]:
     """Find, for each size that may change, the values nearest in `parameters` and in `mmac`.
 
-    Returns (field, cost that was matched, value, cost with that value), in the order of a reader's interest.
+    Returns (field, cost that was matched, value, cost with that value), in the order of a reader's interest; nothing
+    of a field that has no accepted value up to 512.
     """
     found = []
     for field in _MATCHED[config.model.attention]:
         trial = ml_collections.ConfigDict(config.to_dict())
         values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
+        if not values:
+            continue
 
         @functools.cache
         def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Footprint:
@@ -92,10 +95,9 @@ def main() -> None:
     file, config = cli.read_config([argument for argument in arguments if not argument.startswith("--match=")])
     cache.keep_compiled_programs()
     configs = [(file, config), *((target, cli.read_config([f"--config={target}"])[1]) for target in targets[-1:])]
-    costs = []
+    costs, networks = [], [of_config(one) for _, one in configs]
     print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
-    for name, one in configs:
-        model, image_shape = of_config(one)
+    for (name, _), (model, image_shape) in zip(configs, networks, strict=True):
         costs.append(footprint.Footprint(model, image_shape))
         memory = footprint.activation_bytes(model, image_shape) / 2**20
         print(f"{name:<28}{_row(costs[-1])}{memory:>15.1f}")

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
+from eanet import members as members_lib  # noqa: E402
 from eanet.members import Member  # noqa: E402
 
 
@@ -24,9 +25,9 @@ def draw(
     The dashed line is the loss of a network that says nothing, ln(classes): validation above it means that the
     network is confidently wrong.
     """
-    points = list(dict.fromkeys(member.point for member in members))
+    points = members_lib.points(members)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a directory may be called $x^2$
     for i, point in enumerate(points):
         for split, name in (("train", "training"), ("val", "validation")):
             if len(points) > 1 and split == "train":

@@ -5,7 +5,6 @@ memory, cost and optimizer, and prints their addresses. Every call saves new one
 saved as JSON instead, without a network or an account.
 """
 
-import argparse
 import json
 import sys
 from typing import Any
@@ -183,7 +182,7 @@ def save(entity: str, project: str) -> None:
 
 def main() -> None:
     """Parse the command line, and save or print."""
-    parser = argparse.ArgumentParser(prog="python -m eanet.dashboard", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m eanet.dashboard", __doc__)
     parser.add_argument("--entity", default="", help="user or team that owns the project; default: the account's own")
     parser.add_argument("--project", default="eanet-jax", help="default: eanet-jax")
     parser.add_argument("--dry-run", action="store_true", help="print what would be saved as JSON")

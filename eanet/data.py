@@ -22,6 +22,7 @@ from eanet.errors import UserError
 
 EMBEDDED = "digits"
 _PROBE_SECONDS = 15  # for the source of a download to answer
+_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\d.*]+)?", re.ASCII)  # TFDS reaches other hubs by further prefixes
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -113,7 +114,12 @@ def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read a prepared data set from the cache, else decode it; prepare it first where it is missing."""
+    if not _NAME.fullmatch(name) or len(name) > 200:  # a file's name may have 255 characters
+        raise UserError(f"config.data.name={name}: no data set's name; accepted: {EMBEDDED} or a TFDS data set")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    for path in (root, *root.absolute().parents):
+        if path.is_file():
+            raise UserError(f"config.data.dir={root}: {path} is a file; accepted: a TFDS directory, existing or new")
     prepared = _newest_version(root / name) or _prepare(name, root)
     # By content, not by path: the same data set mounted elsewhere finds its cache again.
     digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes()).hexdigest()[:8]

@@ -9,6 +9,7 @@ from typing import Any
 
 from scipy import stats
 
+_LARGEST = 1e300  # of a file's numbers; YAML has .inf, .nan and whole numbers of any length
 _Quantile = Callable[..., Any]
 
 
@@ -82,7 +83,7 @@ def check(name: str, numbers: dict[str, Any]) -> str | None:
     if given - needs - may:
         return f"{name} has no {next(key for key in numbers if key not in needs | may)!r}"
     for key, value in numbers.items():
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
             return f"{key}={value!r} is no finite number" + (
                 "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if isinstance(value, str) else ""
             )

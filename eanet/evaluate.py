@@ -5,14 +5,12 @@ and stores them as evaluation-<split>.json in the run's directory. Of a run with
 one's, and the means over all of them.
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from eanet import cache, cli, data, members, metrics, processes, sharding
@@ -35,12 +33,12 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     record = Record(workdir, primary=jax.process_index() == 0)
     fields = record.read("config.json")
     if fields is None:
-        raise UserError(f"--workdir={workdir} holds no run (there is no config.json)")
-    config = ml_collections.ConfigDict(fields)
-    config_lib.validate(config)
+        raise UserError(f"--workdir={workdir} holds no run (there is no config.json); accepted: a run's directory")
+    config = config_lib.from_record(fields, f"{record.workdir}/config.json")
     if not record.checkpoints.is_dir():
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
+    config_lib.validate_for_images(config, dataset.train.images.shape[1:])
     group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
     restored = Checkpoints(record.checkpoints, read_only=True).restore(group.shapes(), fields)
     if restored is None:
@@ -121,10 +119,11 @@ def _percent(accuracy: float | None) -> str:
 
 def main() -> None:
     """Parse the command line and evaluate."""
-    parser = argparse.ArgumentParser(prog="python -m eanet.evaluate", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m eanet.evaluate", __doc__)
     parser.add_argument("--workdir", required=True, help="directory of the run")
     parser.add_argument("--split", choices=SPLITS, default="validation", help="default: validation")
     arguments = parser.parse_args()
+    cli.check_directory("--workdir", arguments.workdir, new=False)
     _print(evaluate(arguments.workdir, arguments.split))
 
 

@@ -1,17 +1,19 @@
-"""What a network costs: parameters, multiply-adds, activation memory. Nothing is run."""
+"""What a network costs: parameters, multiply-adds, memory; and what memory there is. Nothing is run."""
 
 import dataclasses
 import functools
 import math
+import os
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from jax.extend.core import jaxprs_in_params
 
 from eanet.attention import ExternalAttention
-from eanet.model import VisionTransformer, count_parameters
+from eanet.model import DTYPES, VisionTransformer, count_parameters
 
 BATCH = 32  # of the program whose memory is asked for
 
@@ -56,6 +58,56 @@ def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     return temporary_bytes(jax.jit(jax.grad(loss)).lower(*shapes).compile()) / BATCH
+
+
+def parameters_of(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], classes: int) -> int:
+    """Count the parameters that `config.model` describes without building it, which takes long for a huge one."""
+    dim, (side, _, channels) = config.dim, image_shape
+    tokens = _tokens(config, side)
+    block = 2 * dim + 2 * dim * config.mlp_dim + config.mlp_dim + dim
+    memories = 0
+    if config.attention == "self":
+        width = config.num_heads * (config.head_dim or dim // config.num_heads)
+        block += 2 * dim + 3 * (dim + 1) * width + (width + 1) * dim
+    elif config.attention == "external":
+        width, head_dim = dim * config.dim_coefficient, dim // config.num_heads
+        slots = config.memory_size or dim // config.dim_coefficient
+        block += 2 * dim + (dim + 1) * width + (width + 1) * dim
+        memories = head_dim * slots * (1 if config.tie_memories else 2) + config.memory_bias * (slots + head_dim)
+    pairs = min(config.depth, 1) if config.share_memories else config.depth
+    ends = (config.patch_size**2 * channels + 1) * dim + tokens * dim + (dim + 1) * classes
+    return config.depth * block + pairs * memories + ends + dim * (config.pool == "cls") + 2 * dim * config.final_norm
+
+
+def least_bytes(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], networks: int, images: int) -> int:
+    """Give what training takes at least: networks of `config.model`, the activations of some images of one of them.
+
+    A parameter has its gradient and two moments beside it; a block keeps its input, the MLP's hidden layer and the
+    attention map for the gradient.
+    """
+    tokens, width = _tokens(config, image_shape[0]), DTYPES[config.dtype].dtype.itemsize
+    attended = 0
+    if config.attention == "self":
+        attended = config.num_heads * tokens
+    elif config.attention == "external":
+        slots = config.memory_size or config.dim // config.dim_coefficient
+        attended = config.num_heads * config.dim_coefficient * slots
+    block = tokens * (width * (config.dim + config.mlp_dim) + 4 * attended)
+    return 16 * networks * parameters_of(config, image_shape, 0) + images * config.depth * block
+
+
+def device_bytes() -> float:
+    """Give the memory of one device; CPU devices share the machine's."""
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
+    if all(limits):
+        return min(limits)
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(limits)
+
+
+def _tokens(config: ml_collections.ConfigDict, side: int) -> int:
+    return (side // config.patch_size) ** 2 + (config.pool == "cls")
 
 
 def temporary_bytes(compiled: Any) -> int:

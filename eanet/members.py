@@ -79,6 +79,11 @@ def hyperparameters(config: Mapping[str, Any], members: Sequence[Member]) -> dic
     return numbers | {name: dropout.common_levels(values(name)) for name in places if any(values(name))}
 
 
+def points(members: Sequence[Member]) -> list[str]:
+    """Give the points of the grid under which a run has its metrics; "" where they stand under their plain names."""
+    return list(dict.fromkeys(member.point for member in members)) if len(members) > 1 else [""]
+
+
 def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, float]]) -> dict[str, float]:
     """Put the members' metrics into one row; `numbers` has no entry for a member that has diverged.
 
@@ -89,7 +94,7 @@ def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, flo
     if len(members) == 1:
         return dict(numbers[members[0]])
     row: dict[str, float] = {}
-    for point in dict.fromkeys(member.point for member in members):
+    for point in points(members):
         healthy = [numbers[member] for member in members if member.point == point and member in numbers]
         row[_join(point, "num_seeds")] = len(healthy)
         for metric in healthy[0] if healthy else ():
@@ -123,7 +128,7 @@ def table(
 def describe(members: Sequence[Member], results: Mapping[str, Any]) -> str:
     """Give the outcome of a run in a line for each point of the grid."""
     lines = []
-    for point in dict.fromkeys(member.point for member in members):
+    for point in points(members):
         whose, count = f"{point}: " if point else "", results.get(_join(point, "num_seeds"), 1)
         if not count:
             lines.append(f"{whose}every seed has diverged")

@@ -18,8 +18,8 @@ Values = dict[str, Any]
 def grid(sweep: SweepFile) -> list[Values]:
     """Give every combination, the first parameter of the file changing slowest."""
     combinations = itertools.product(*(parameter.values for parameter in sweep.parameters.values()))
-    points = [dict(zip(sweep.parameters, values, strict=True)) for values in combinations]
-    return points[: sweep.run_cap or None]
+    capped = itertools.islice(combinations, sweep.run_cap or None)
+    return [dict(zip(sweep.parameters, values, strict=True)) for values in capped]
 
 
 def random(sweep: SweepFile) -> list[Values]:

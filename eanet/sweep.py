@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any
 
 from eanet import cli, search, sweep_file
 from eanet.errors import UserError
@@ -148,36 +148,28 @@ def _bayes(sweep: sweep_file.SweepFile, runner: Sweep, make: Any, jobs: int, int
         left -= len(batch)
 
 
-class _Parser(argparse.ArgumentParser):
-    """One whose complaints are one line, as everywhere here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists what is accepted, --config.FIELD=VALUE stands after --")
-
-
 def _parse() -> tuple[argparse.Namespace, list[str]]:
     own, extra = sys.argv[1:], []
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
-    parser = _Parser(
-        prog="python -m eanet.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = cli.Parser("python -m eanet.sweep", __doc__, hint=", --config.FIELD=VALUE stands after --")
     parser.add_argument("file", help="a W&B sweep file, sweeps/heads.yaml say")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--shard", default="1/1", help="i/n: only the i-th of n equal parts, for a cluster's job array")
     parser.add_argument("--seeds", default="", help="0,1,2: every point with each of these seeds instead of the file's")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what is done of them")
     arguments = parser.parse_args(own)
-    if arguments.jobs < 1:
-        raise UserError(f"--jobs={arguments.jobs}; accepted: a whole number from 1")
     return arguments, extra
 
 
+def _jobs(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,3}", text):
+        raise UserError(f"--jobs={text}; accepted: a whole number from 1 to 9999")
+    return int(text)
+
+
 def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard={text}; accepted: i/n with i from 1 to n, 1/4 say")
     return int(match[1]), int(match[2])
@@ -188,7 +180,7 @@ def with_seeds(sweep: sweep_file.SweepFile, text: str) -> tuple[sweep_file.Sweep
     if not text:
         return sweep, []
     seeds = text.split(",")
-    if not all(seed.isdecimal() for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
+    if not all(re.fullmatch("[0-9]{1,10}", seed) for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
         raise UserError(f"--seeds={text}; accepted: different whole numbers with commas between, 0,1,2 say")
     parameters = {name: value for name, value in sweep.parameters.items() if name != "config.seed"}
     return dataclasses.replace(sweep, parameters=parameters), list(map(int, seeds))
@@ -200,12 +192,19 @@ def main() -> None:
     index, shards = _shard(arguments.shard)
     sweep, seeds = with_seeds(sweep_file.load(arguments.file), arguments.seeds)
     root = pathlib.Path("runs") / sweep.path.stem
+    cli.check_directory("the runs' directory", root)
 
     def make(values: list[search.Values]) -> list[Point]:
         if seeds:
             values = [point | {"config.seed": seed} for point in values for seed in seeds]
         points = [make_point(sweep, point, extra, root) for point in values]
-        return list({point.workdir: point for point in points}.values())  # a draw may repeat another
+        different = list({point.workdir: point for point in points}.values())  # a draw may repeat another
+        if sweep.method == "grid" and len(different) < len(points):
+            raise UserError(
+                f"{sweep.path}: parameters has {len(points)} points, but accepted are different runs; "
+                f"there are {len(different)}"
+            )
+        return different
 
     if sweep.method == "bayes":
         if shards > 1:

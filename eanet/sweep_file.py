@@ -1,13 +1,16 @@
 """A W&B sweep file, read with W&B's meaning; what cannot be honoured without its server is an error, never ignored."""
 
 import dataclasses
+import math
 import pathlib
 import re
+import reprlib
 import sys
 from typing import Any
 
 import yaml
 
+from eanet import config as config_lib
 from eanet import distributions
 from eanet.errors import UserError
 
@@ -21,6 +24,13 @@ _CHOICES = {  # distribution: the keys that it has, all of them needed
     "categorical_w_probabilities": {"values", "probabilities"},
 }
 _MACROS = _DEFAULT_COMMAND
+_MOST_POINTS = 10_000
+_MOST_BYTES = 2**20  # of a file
+
+# Shows a value, but not all that a few nested aliases of YAML stand for.
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother = 3, 200, 200
+_show = _short.repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +79,12 @@ def load(path: str | pathlib.Path) -> SweepFile:
     """Read and check a sweep file. Raises UserError with one line that names the key."""
     path = pathlib.Path(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is no file; accepted: a sweep file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise UserError(
+                f"{path} has {path.stat().st_size:,} bytes; accepted: a sweep file of at most {_MOST_BYTES:,}"
+            )
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -91,15 +107,17 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
         if key in _NEEDS_SERVER:
             raise _Fault(f"{key} needs W&B's server (wandb sweep); without it, take it out")
         if key not in _KEYS:
-            raise _Fault(f"{key!r}: no such key; accepted: {', '.join(_KEYS)}")
+            raise _Fault(f"{_show(key)}: no such key; accepted: {', '.join(_KEYS)}")
     method, program = content.get("method"), content.get("program")
     if method not in METHODS:
-        raise _Fault(f"method={method!r}; accepted: {', '.join(METHODS)}")
-    if not isinstance(program, str) or not pathlib.Path(program).is_file():
-        raise _Fault(f"program={program!r} is no file; accepted: main.py, in the directory from which it is started")
+        raise _Fault(f"method={_show(method)}; accepted: {', '.join(METHODS)}")
+    if not config_lib.is_text(program) or not _is_file(program):
+        raise _Fault(
+            f"program={_show(program)} is no file; accepted: main.py, in the directory from which it is started"
+        )
     run_cap = content.get("run_cap", 0)
-    if type(run_cap) is not int or run_cap < ("run_cap" in content):
-        raise _Fault(f"run_cap={run_cap!r}; accepted: a whole number from 1")
+    if type(run_cap) is not int or not ("run_cap" in content) <= run_cap <= _MOST_POINTS:
+        raise _Fault(f"run_cap={_show(run_cap)}; accepted: a whole number from 1 to {_MOST_POINTS}")
     if method != "grid" and not run_cap:
         raise _Fault(f"run_cap is missing: without it method={method} would never end; accepted: a whole number from 1")
     metric, goal = _metric(content.get("metric"))
@@ -113,23 +131,33 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
                 raise _Fault(f"parameters.{name}: a grid takes value or values, not {parameter.distribution}")
             if parameter.probabilities:
                 raise _Fault(f"parameters.{name}: a grid takes no probabilities")
+        count = math.prod(len(parameter.values) for parameter in parameters.values())
+        if count > _MOST_POINTS and not run_cap:
+            raise _Fault(f"parameters: a grid of {count:,} points; accepted: at most {_MOST_POINTS}, or a run_cap")
     return SweepFile(path, program, _command(content), method, parameters, metric, goal == "maximize", run_cap)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return pathlib.Path(path).is_file()
+    except OSError:  # a name that is too long, say
+        return False
 
 
 def _metric(metric: Any) -> tuple[str, str]:
     metric = {"name": "val/accuracy_best", "goal": "maximize"} if metric is None else metric
     if not isinstance(metric, dict) or not isinstance(metric.get("name"), str) or set(metric) - {"name", "goal"}:
-        raise _Fault(f"metric={metric!r}; accepted: a mapping with name and goal")
+        raise _Fault(f"metric={_show(metric)}; accepted: a mapping with name and goal")
     goal = metric.get("goal", "minimize")  # W&B's default
     if goal not in ("minimize", "maximize"):
-        raise _Fault(f"metric.goal={goal!r}; accepted: minimize or maximize")
+        raise _Fault(f"metric.goal={_show(goal)}; accepted: minimize or maximize")
     return metric["name"], goal
 
 
 def _command(content: dict[str, Any]) -> tuple[str, ...]:
     command = content.get("command", list(_DEFAULT_COMMAND))
-    if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
-        raise _Fault(f"command={command!r}; accepted: a list of texts")
+    if not isinstance(command, list) or not all(map(config_lib.is_text, command)):
+        raise _Fault(f"command={_show(command)}; accepted: a list of texts")
     for part in command:
         if "${" in part and part not in _MACROS:
             raise _Fault(f"command: {part!r}; accepted: plain text and, as whole elements, {', '.join(_MACROS)}")
@@ -143,14 +171,14 @@ def _parameter(name: Any, spec: Any) -> Parameter:
         raise _Fault(f"parameters.{name}: no flag's name; accepted: config.model.num_heads and the like")
     where = f"parameters.{name}"
     if not isinstance(spec, dict):
-        raise _Fault(f"{where}={spec!r}; accepted: a mapping with value, values or distribution")
+        raise _Fault(f"{where}={_show(spec)}; accepted: a mapping with value, values or distribution")
     if "parameters" in spec:
         raise _Fault(f"{where} is nested, which W&B renders as one flag; write dotted names: {name}.FIELD")
     distribution = spec["distribution"] if "distribution" in spec else _implied(where, spec)
     rest = {key: value for key, value in spec.items() if key != "distribution"}
     accepted = (*_CHOICES, *distributions.CONTINUOUS)
     if distribution not in accepted:
-        raise _Fault(f"{where}: distribution={distribution!r}; accepted: {', '.join(accepted)}")
+        raise _Fault(f"{where}: distribution={_show(distribution)}; accepted: {', '.join(accepted)}")
     if distribution in _CHOICES:
         return _choices(where, distribution, rest)
     fault = distributions.check(distribution, rest)
@@ -167,32 +195,29 @@ def _implied(where: str, spec: dict[str, Any]) -> str:
         return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
     if {"min", "max"} <= set(spec):
         if type(spec["min"]) is not type(spec["max"]):
-            raise _Fault(f"{where}: min={spec['min']!r} and max={spec['max']!r} are of different types")
+            raise _Fault(f"{where}: min={_show(spec['min'])} and max={_show(spec['max'])} are of different types")
         return "int_uniform" if type(spec["min"]) is int else "uniform"
-    raise _Fault(f"{where}={spec!r}; accepted: a mapping with value, values or distribution")
+    raise _Fault(f"{where}={_show(spec)}; accepted: a mapping with value, values or distribution")
 
 
 def _choices(where: str, distribution: str, spec: dict[str, Any]) -> Parameter:
     for key in [*(_CHOICES[distribution] - set(spec)), *(key for key in spec if key not in _CHOICES[distribution])]:
-        raise _Fault(f"{where}: {distribution} {'has no' if key in spec else 'needs'} {key!r}")
+        raise _Fault(f"{where}: {distribution} {'has no' if key in spec else 'needs'} {_show(key)}")
     values = [spec["value"]] if distribution == "constant" else spec["values"]
     if not isinstance(values, list) or not values:
-        raise _Fault(f"{where}: values={values!r}; accepted: a list that is not empty")
+        raise _Fault(f"{where}: values={_show(values)}; accepted: a list that is not empty")
+    seen = set()
     for value in values:
         if value is None:
             raise _Fault(f"{where}: null arrives as the text 'None'; accepted: numbers, texts, true and false")
-        if not isinstance(value, (bool, int, float, str)):
-            raise _Fault(f"{where}: {value!r}; accepted: numbers, texts, true and false")
-        if [(type(other), other) for other in values].count((type(value), value)) > 1:
-            raise _Fault(f"{where}: {value!r} is there twice")
+        if not isinstance(value, (bool, int, float)) and not config_lib.is_text(value):
+            raise _Fault(f"{where}: {_show(value)}; accepted: numbers, texts in one line, true and false")
+        if (type(value), value) in seen:
+            raise _Fault(f"{where}: {_show(value)} is there twice")
+        seen.add((type(value), value))
     probabilities = spec.get("probabilities", [])
     if distribution == "categorical_w_probabilities":
-        numbers = isinstance(probabilities, list) and all(type(p) in (int, float) for p in probabilities)
-        if (
-            not numbers
-            or min(probabilities, default=0) < 0
-            or len(probabilities) != len(values)
-            or abs(sum(probabilities) - 1) > 1e-6
-        ):
-            raise _Fault(f"{where}: probabilities={probabilities!r}; accepted: one for each value, with sum 1")
+        shares = isinstance(probabilities, list) and all(type(p) in (int, float) and 0 <= p <= 1 for p in probabilities)
+        if not shares or len(probabilities) != len(values) or abs(sum(probabilities) - 1) > 1e-6:
+            raise _Fault(f"{where}: probabilities={_show(probabilities)}; accepted: one for each value, with sum 1")
     return Parameter(values=tuple(values), probabilities=tuple(probabilities))

@@ -12,6 +12,8 @@ from eanet import config as config_lib
 from eanet.errors import UserError
 from eanet.record import Record
 
+_LONGEST = 160  # characters of a directory's name, of 255 that most file systems take; the hash comes after them
+
 
 @dataclasses.dataclass
 class Point:
@@ -61,8 +63,8 @@ def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequen
     fields = config.to_dict()
     check_values(values, file, fields, extra)
     names = [short(name, value) for name, value in values.items() if name != "config"]
-    name = "-".join([cli.config_name(file), *names, config_lib.fingerprint(fields)])
-    workdir = root / name
+    readable = "-".join([cli.config_name(file), *names])[:_LONGEST]
+    workdir = root / f"{readable}-{config_lib.fingerprint(fields)}"
     return Point([*arguments, f"--workdir={workdir}"], fields, workdir)
 
 
@@ -75,6 +77,8 @@ def check_values(values: search.Values, config_file: str, fields: dict[str, Any]
         name = flag.lstrip("-").partition("=")[0]
         if name in values:
             raise UserError(f"{flag} after --: the file sweeps {name}; accepted: other fields, and --seeds for seeds")
+        if name == "workdir":
+            raise UserError(f"{flag} after --: every point has a directory of its own; accepted: --config.FIELD=VALUE")
     flat = {f"config.{name}": value for name, value in config_lib.flatten(fields).items()} | {"config": config_file}
     for name, wanted in values.items():
         if name not in flat:

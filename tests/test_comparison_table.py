@@ -91,4 +91,4 @@ def test_the_command_prints_the_table_and_writes_the_files(three_arms, tmp_path)
     (tmp_path / "file").touch()
     failed = command(tmp_path / "file")
     assert failed.returncode == 2
-    assert re.fullmatch(r"error: --out=\S+ cannot be written: File exists\n", failed.stderr)
+    assert re.fullmatch(r"error: --out=\S+ is a file; accepted: a directory, existing or new\n", failed.stderr)
