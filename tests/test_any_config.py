@@ -116,7 +116,7 @@ def _configs(draw):
 
 
 def _check(config):
-    """A loss that is not finite is an outcome too: a learning rate of 1000 may have it, and the run says at which step."""
+    """A loss that is not finite is an outcome too: a wild learning rate has it, and the run says at which step."""
     with tempfile.TemporaryDirectory() as directory:
         workdir = pathlib.Path(directory, "run")
         try:
