@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from eanet import config as config_lib
 from eanet import processes
-from eanet.errors import UserError
+from eanet.errors import UserError, printable
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left out
@@ -42,7 +42,7 @@ def _one_line(text: str) -> str:
     line = " ".join(text.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return printable(line)
 
 
 class Parser(argparse.ArgumentParser):

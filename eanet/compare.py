@@ -20,9 +20,9 @@ def write(result: comparison.Comparison, out: pathlib.Path) -> None:
     drawn = report.pictures(result)
     svgs = {f"{name}.svg": styles["light"] for name, styles in drawn.items()}
     files = {
-        "comparison.csv": comparison_table.comma_separated(result).encode(),
-        "comparison.md": comparison_table.markdown(result, list(svgs)).encode(),
-        "report.html": report.html(result, drawn).encode(),
+        "comparison.csv": _bytes(comparison_table.comma_separated(result)),
+        "comparison.md": _bytes(comparison_table.markdown(result, list(svgs))),
+        "report.html": _bytes(report.html(result, drawn)),
         **svgs,
     }
     try:
@@ -33,6 +33,10 @@ def write(result: comparison.Comparison, out: pathlib.Path) -> None:
             os.replace(partial, out / name)
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # JSON can hold halves of characters
 
 
 def main() -> None:

@@ -60,8 +60,16 @@ def curves(comparison: Comparison) -> Figure:
         axis.set_xlabel("epoch (solid: validation, dashed: training)")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    _legend(figure, axes[0], columns=3)
     return figure
+
+
+def _legend(figure: Figure, axis: Any, columns: int) -> None:
+    """Put an axis's legend below the figure; a group's name is no formula, whatever is in it."""
+    handles, labels = axis.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _range(comparison: Comparison) -> tuple[float, float]:
@@ -116,7 +124,7 @@ def accuracy_against(comparison: Comparison) -> Figure | None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy")
     axes[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(*axes[0][-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
+    _legend(figure, axes[0][-1], columns=4)
     return figure
 
 
@@ -164,7 +172,7 @@ def class_differences(comparison: Comparison) -> Figure | None:
     figure, axes = plt.subplots(
         rows, columns, figsize=(max(5.5, 3.7 * columns), 4.6 * rows), layout="constrained", squeeze=False, sharex=True
     )
-    figure.suptitle(f"Test accuracy by class, difference to {comparison.baseline.name} in points")
+    figure.suptitle(f"Test accuracy by class, difference to {comparison.baseline.name} in points", parse_math=False)
     base = _by_class(comparison.baseline)
     names = _class_names(comparison)
     for axis, group in zip(axes.flat, others, strict=False):
@@ -175,7 +183,7 @@ def class_differences(comparison: Comparison) -> Figure | None:
         axis.barh(range(len(shown)), differences[shown], color=colors)
         axis.set_yticks(range(len(shown)), [names[i] for i in shown], fontsize=6, parse_math=False)
         axis.axvline(0, color="gray", linewidth=1)
-        axis.set_title(group.name, fontsize="small")
+        axis.set_title(group.name, fontsize="small", parse_math=False)
         axis.grid(axis="x", alpha=0.3)
     for axis in axes.flat[len(others) :]:
         axis.axis("off")

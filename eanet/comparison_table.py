@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,11 +122,18 @@ def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
         if not grid.rows:
             continue
         lines = [grid.columns, ["---" if c in WORDS else "---:" for c in grid.columns]]
-        lines += [[cell.text.replace("|", r"\|") for cell in row] for row in grid.rows]
-        parts += [f"## {grid.title}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
-    parts.append("\n".join(f"- {line}" for line in explanations(comparison)))
+        lines += [[_plain(cell.text) for cell in row] for row in grid.rows]
+        parts += [f"## {_plain(grid.title)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    parts.append("\n".join(f"- {_plain(line)}" for line in explanations(comparison)))
     parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would not show as it is: its own marks, and HTML, which it lets through."""
+    text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", text)
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def comma_separated(comparison: Comparison) -> str:

@@ -1,4 +1,9 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The one exception whose message is meant for the person at the keyboard, and text that may be shown to them."""
+
+
+def printable(text: str) -> str:
+    """Give a text in which what a terminal would obey, and bytes that are no character, are spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class UserError(Exception):

@@ -5,12 +5,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from eanet import config as config_lib
 from eanet import members
-from eanet.errors import UserError
+from eanet.errors import UserError, printable
 from eanet.record import Record
 
 # Of a run's results, in the order of the table: name, title.
@@ -26,6 +25,7 @@ METRICS = {
     "images_per_second_inference": "images/s inference",
     "seconds": "seconds",
 }
+_CURVES = ("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy")  # what a row needs to be drawn
 ACCURACIES = ("test/accuracy", "val/accuracy", "test/top5_accuracy")
 
 # Fields of the model that its kind of attention does not read: two runs that differ in them alone are the same run.
@@ -67,7 +67,7 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[Run], lis
     for workdir in found:
         members_of_run = _read(workdir, notes)
         if members_of_run is None:
-            notes.append(f"{workdir.name} is not finished and was left out.")
+            notes.append(f"{printable(workdir.name)} is not finished and was left out.")
         else:
             runs += members_of_run
     if not runs:
@@ -85,28 +85,34 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
         if not isinstance(needed, dict):
             raise UserError(f"{workdir}: config.json or results.json holds no run", exit_code=1)
     try:
-        config_lib.validate(ml_collections.ConfigDict(config))
+        config_lib.from_record(config, f"{workdir}/config.json")
     except UserError as error:
-        raise UserError(f"{workdir}/config.json: {error}", exit_code=1) from error
+        raise UserError(str(error), exit_code=1) from error
     group, rows, predictions = members.of(config), record.rows(), record.read_predictions()
     missing = [name for name in ("accuracy", "label", "class_name") if name not in predictions]
     if missing:
         raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
+    environment = record.read("environment.json") or {}
+    _check_kinds(workdir, rows, predictions, environment)
     correct = np.atleast_2d(predictions["accuracy"]) > 0.5
     if len(correct) != len(group):
         raise UserError(f"{workdir}/predictions.npz is of {len(correct)} networks, not {len(group)}", exit_code=1)
     runs = []
     for i, (member, own) in enumerate(zip(group, _results(workdir, results, len(group)), strict=True)):
-        name = workdir.name if len(group) == 1 else f"{workdir.name}/{member.name}"
+        name = printable(workdir.name if len(group) == 1 else f"{workdir.name}/{member.name}")
         if "diverged_at_step" in own:
             notes.append(f"{name} diverged at step {own['diverged_at_step']} and was left out.")
             continue
         mine = [row for row in members.rows_of(rows, group, member) if "val/loss" in row]
         lacking = [metric for metric in ACCURACIES if metric not in own]
+        timings = [f"seconds_{part}" for part in ("compile", "train", "evaluate")]
+        lacking += [metric for metric in (*METRICS, *timings) if not _is_number(own.get(metric, 0))]
         if lacking or not mine:
             what = f"results.json has no {lacking[0]!r}" if lacking else "metrics.jsonl has no finished epoch"
             raise UserError(f"{workdir}/{what}", exit_code=1)
-        seconds = sum(own.get(f"seconds_{part}", 0.0) for part in ("compile", "train", "evaluate"))
+        if not all(_is_number(row.get(name)) for row in mine for name in _CURVES):
+            raise UserError(f"{workdir}/metrics.jsonl has an epoch without {', '.join(_CURVES)}", exit_code=1)
+        seconds = sum(own.get(timing, 0.0) for timing in timings)
         runs.append(
             Run(
                 name,
@@ -114,13 +120,38 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
                 _fields(members.fields(config, member)),
                 own | {"seconds": seconds},
                 mine,
-                record.read("environment.json") or {},
+                environment,
                 correct[i],
                 predictions["label"],
-                tuple(predictions["class_name"].tolist()),
+                tuple(map(printable, predictions["class_name"].tolist())),
             )
         )
     return runs
+
+
+def _check_kinds(workdir: pathlib.Path, rows: Any, predictions: dict[str, np.ndarray], environment: Any) -> None:
+    """Raise UserError where a file holds other things than a run writes, as somebody else's may."""
+    accuracy, label, names = (predictions[name] for name in ("accuracy", "label", "class_name"))
+    sound = {
+        "metrics.jsonl": all(isinstance(row, dict) for row in rows),
+        "environment.json": isinstance(environment, dict)
+        and all(isinstance(environment.get(name) or {}, dict) for name in ("git", "versions"))
+        and all(isinstance(device, str) for device in environment.get("devices") or []),
+        "predictions.npz": accuracy.dtype.kind in "fiub"
+        and accuracy.ndim in (1, 2)
+        and label.dtype.kind in "iu"
+        and label.shape == accuracy.shape[-1:]
+        and names.dtype.kind == "U"
+        and names.ndim == 1
+        and bool(np.all((0 <= label) & (label < len(names)))),
+    }
+    for name, right in sound.items():
+        if not right:
+            raise UserError(f"{workdir}/{name} holds other things than a run writes", exit_code=1)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _results(workdir: pathlib.Path, results: dict[str, Any], count: int) -> list[dict[str, Any]]:

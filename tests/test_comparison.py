@@ -111,6 +111,10 @@ def _object_array(path):
     np.savez(path, accuracy=np.array([_Harmful(path.with_name("harmed"))], object), label=[0], class_name=["a"])
 
 
+def _change_npz(path, **arrays):
+    np.savez(path, **dict(np.load(path, allow_pickle=False)) | arrays)
+
+
 class _Harmful:
     """Writes a file where it is unpickled."""
 
@@ -131,20 +135,34 @@ _DAMAGE = {
         "missing": lambda path: path.unlink(),
         "older": lambda path: np.savez(path, accuracy=np.ones(3), label=np.zeros(3, int)),
         "pickled": _object_array,
+        "of text": lambda path: _change_npz(path, accuracy=np.array(["right"] * 400)),
+        "a label too many": lambda path: _change_npz(path, label=np.zeros(401, int)),
+        "a label of no class": lambda path: _change_npz(path, label=np.full(400, 10)),
+        "numbers for names": lambda path: _change_npz(path, class_name=np.arange(10)),
     },
     "results.json": {
         "cut short": lambda path: path.write_text(path.read_text()[:40]),
         "a list": lambda path: path.write_text("[1, 2]"),
         "no accuracy": lambda path: change_json(path, **{"test/accuracy": None}),
+        "text for a number": lambda path: change_json(path, **{"test/loss": "low"}),
+        "text for seconds": lambda path: change_json(path, seconds_train="long"),
     },
     "config.json": {
         "empty object": lambda path: path.write_text("{}"),
         "cut short": lambda path: path.write_text('{"seed": 0,'),
         "older": lambda path: change_json(path, seed=None),
+        "dots in names": lambda path: path.write_text('{"model.dim": 64}'),
     },
     "metrics.jsonl": {
         "no JSON": lambda path: path.write_text("{]\n"),
+        "numbers": lambda path: path.write_text("1\n2\n"),
+        "no curve": lambda path: path.write_text('{"epoch": 1, "val/loss": 1.0}\n'),
         "missing": lambda path: path.unlink(),
+    },
+    "environment.json": {
+        "a list": lambda path: path.write_text("[1]"),
+        "a commit alone": lambda path: change_json(path, git="f00d"),
+        "numbers for devices": lambda path: change_json(path, devices=[1, 2]),
     },
 }
 

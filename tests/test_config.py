@@ -8,6 +8,7 @@ import pytest
 
 from configs import default
 from eanet import config as config_lib
+from eanet import footprint
 from eanet.errors import UserError
 from eanet.model import build_model
 
@@ -101,6 +102,12 @@ BAD_VALUES = [
     ("wandb.tags", (1,)),
     ("train.microbatch", -1),
     ("train.microbatch", 8.0),
+    ("data.dir", "two\nlines"),
+    ("wandb.group", "\x1b"),
+    ("wandb.tags", ("\udcff",)),
+    ("vary.weight_decay", (10**400,)),
+    ("vary.weight_decay", (float("nan"),)),
+    ("vary.mlp_dropout", (0.1, 0.1)),
 ]
 
 
@@ -223,6 +230,43 @@ def test_config_must_fit_the_data():
         config_lib.validate_for_data(config, (33, 33, 3), 128)
     with pytest.raises(UserError, match="batch_size=128.*at most 127"):
         config_lib.validate_for_data(config, (32, 32, 3), 127)
+
+
+def test_steps_must_be_countable():
+    config = default.get_config()
+    config.train.batch_size, config.train.epochs = 1, 53687
+    config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+    config.train.epochs = 53688
+    with pytest.raises(UserError, match=r"config\.train\.epochs=53688 of 40000 steps.*accepted: at most 53687"):
+        config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+
+
+def test_seeds_times_the_grid_are_limited():
+    config = default.get_config()
+    config.num_seeds, config.vary.learning_rate, config.vary.mlp_dropout = 256, (1e-3, 1e-4), (0.0, 0.1)
+    config_lib.validate(config)
+    config.num_seeds = 257
+    assert "config.num_seeds=257 with each of the 4 points" in message(config)
+
+
+def test_a_network_must_fit_the_memory(monkeypatch):
+    """361,380 parameters of 16 bytes each, a classifier apart, and little else at one image."""
+    config = default.get_config()
+    least = footprint.least_bytes(config.model, (32, 32, 3), 1, 1)
+    monkeypatch.setattr(footprint, "device_bytes", lambda: least)
+    config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+    for field, value in (("model.dim", 128), ("num_seeds", 2), ("train.microbatch", 2)):
+        changed_config = changed(field, value)
+        with pytest.raises(UserError, match=r"config\.model \(dim=.*GiB a device.*accepted: sizes that fit"):
+            config_lib.validate_for_data(changed_config, (32, 32, 3), 40_000)
+
+
+def test_a_record_that_is_no_configuration_is_refused():
+    fields = default.get_config().to_dict()
+    assert config_lib.from_record(fields, "config.json").to_dict() == fields
+    for content in ([fields], "text", 3, {"model.dim": 3}):
+        with pytest.raises(UserError, match=r"^here/config\.json"):
+            config_lib.from_record(content, "here/config.json")
 
 
 def test_all_config_files_are_found():

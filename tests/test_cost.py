@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,58 @@ def test_what_runs_is_counted_apart():
     assert counted.mmac - counted.mmac_executed == pytest.approx(saved)
     without = footprint.Footprint(*cost.of_config(none.get_config()))
     assert without.mmac == without.mmac_executed == pytest.approx((256 * 12 * 64 + 8 * 256 * 2 * 64**2 + 6400) / 1e6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"attention": "self", "head_dim": 0, "pool": "cls"},
+        {"attention": "self", "num_heads": 3, "head_dim": 7},
+        {"attention": "none", "final_norm": True},
+        {"share_memories": True},
+        {"share_memories": True, "depth": 0},
+        {"tie_memories": True, "dim_coefficient": 2},
+        {"memory_bias": False, "memory_size": 5, "dim_coefficient": 3, "patch_size": 4},
+        {"share_memories": True, "tie_memories": True, "memory_bias": False, "mlp_dim": 17},
+    ],
+    ids=str,
+)
+def test_parameters_are_counted_without_building_the_network(fields):
+    config = eanet.get_config()
+    config.model.update({"depth": 3} | fields)
+    exact = footprint.Footprint(*cost.of_config(config)).parameters
+    assert footprint.parameters_of(config.model, (32, 32, 3), 100) == exact
+
+
+@pytest.mark.parametrize("fields", [{}, {"attention": "self"}, {"attention": "none"}, {"dtype": "bfloat16"}], ids=str)
+def test_the_least_memory_is_no_more_than_the_compiled_programs(fields):
+    config = eanet.get_config()
+    config.model.update({"depth": 3} | fields)
+    model, shape = cost.of_config(config)
+    least = footprint.least_bytes(config.model, shape, 0, 1)
+    assert least < footprint.activation_bytes(model, shape) < 20 * least
+    networks = footprint.least_bytes(config.model, shape, 2, 0)
+    assert networks == 32 * footprint.parameters_of(config.model, shape, 0)
+
+
+def test_devices_say_their_memory_or_share_the_machines(monkeypatch):
+    machine = footprint.device_bytes()
+    assert machine > 2**28
+    devices = [types.SimpleNamespace(memory_stats=lambda size=size: {"bytes_limit": size}) for size in (5, 4)]
+    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    assert footprint.device_bytes() == 4
+    devices[:] = [types.SimpleNamespace(memory_stats=lambda: None)] * 2
+    assert footprint.device_bytes() == machine / 2 * len(jax.devices())
+
+
+def test_a_size_without_an_accepted_value_is_left_out():
+    """No dim up to 512 divides by 1,024 heads."""
+    config = digits.get_config()
+    config.model.num_heads = config.model.dim = 1024
+    config.model.depth = 1
+    found = cost.match(config, footprint.Footprint(*cost.of_config(digits.get_config())))
+    assert {field for field, *_ in found} == {"memory_size"}
 
 
 def test_loops_are_counted_by_their_length_and_nested_programs_too():

@@ -294,3 +294,12 @@ def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path
 def test_what_cannot_be_varied_is_said(overrides, message):
     with pytest.raises(UserError, match=message):
         config_lib.validate(tiny_config(**overrides))
+
+
+def test_a_grid_of_one_value_is_a_run_like_any_other(tmp_path, capsys):
+    config = tiny_config(train__epochs=1, vary__learning_rate=(1e-3,))
+    results = train.train(config, tmp_path)
+    said = f"Test: loss {results['test/loss']:.4f}"
+    assert said in capsys.readouterr().out
+    assert train.train(config, tmp_path) == results and said in capsys.readouterr().out  # finished
+    assert members.points(members.of(config.to_dict())) == [""]

@@ -225,3 +225,15 @@ def test_without_optuna_one_line_says_what_to_install(monkeypatch, capsys):
     assert cli.run(lambda: search.Bayes(_sweep("bayes", 3, **_SPACE))) == 1
     error = capsys.readouterr().err
     assert "pip install" in error and "bayes" in error and error.count("\n") == 1
+
+
+def test_a_capped_grid_is_not_made_whole():
+    """It would have 10^18 points."""
+    sweep = _sweep(run_cap=3, **{f"p{i}": tuple(range(1000)) for i in range(6)})
+    assert [values["p5"] for values in search.grid(sweep)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("number", [10**400, math.inf, -math.inf, math.nan, "1"])
+def test_what_is_no_finite_number_is_named(number):
+    assert distributions.check("uniform", {"min": 0, "max": 1}) is None
+    assert distributions.check("uniform", {"min": 0, "max": number}).startswith("max=")

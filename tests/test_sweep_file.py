@@ -318,3 +318,29 @@ def test_what_is_no_sweep_file_is_one_line(content, says, monkeypatch, tmp_path,
     error = capsys.readouterr().err
     assert error.startswith(f"error: {path} ") and says in error and error.count("\n") == 1
     assert [*tmp_path.iterdir()] == [path], "reading a file has run something"
+
+
+def test_a_long_value_gives_no_longer_a_name_than_a_directory_may_have(monkeypatch, tmp_path):
+    monkeypatch.chdir(_ROOT)
+    values = [letter * 300 for letter in "ab"]
+    loaded = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters={"config.wandb.group": {"values": values}}))
+    points = [sweep_point.make_point(loaded, point, [], tmp_path) for point in search.grid(loaded)]
+    for point in points:
+        point.workdir.mkdir()
+    assert len({point.workdir for point in points}) == 2
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["method", "program", "run_cap", "metric", "command", "parameters"])
+def test_a_few_aliases_that_stand_for_much_are_shown_short(key, monkeypatch, tmp_path):
+    """Nine levels of nine aliases: written out, 400 million letters."""
+    monkeypatch.chdir(_ROOT)
+    bomb = ["x"]
+    for _ in range(9):
+        bomb = [bomb] * 9
+    spec = {"config.seed": {"values": [bomb]}} if key == "parameters" else bomb
+    path = _write(tmp_path / "sweep.yaml", **{key: spec})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match=key) as error:
+        sweep_file.load(path)
+    assert len(str(error.value)) < 2000
