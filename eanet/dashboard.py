@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from eanet import cli
+from eanet import config as config_lib
 from eanet.errors import UserError
 
 NAME = "External attention against self-attention"
@@ -187,6 +188,10 @@ def main() -> None:
     parser.add_argument("--project", default="eanet-jax", help="default: eanet-jax")
     parser.add_argument("--dry-run", action="store_true", help="print what would be saved as JSON")
     arguments = parser.parse_args()
+    for name in ("entity", "project"):
+        value, (check, accepted) = getattr(arguments, name), config_lib.RULES[f"wandb.{name}"]
+        if not check(value):
+            raise UserError(f"--{name}={value!r}; accepted: {accepted}")
     if arguments.dry_run:
         print(json.dumps(describe(arguments.entity, arguments.project), indent=1, sort_keys=True, ensure_ascii=False))
     else:

@@ -130,6 +130,7 @@ TOGETHER = [
 MAIN = [
     ([], ["--config is missing", _A]),
     (["--config="], ["--config=: no such file", _A]),
+    (["--config=\x1b[31m\udcff.py"], [r"--config=\x1b[31m\udcff.py: no such file", _A]),
     (["--config=nothing.py"], ["--config=nothing.py: no such file", _A]),
     (["--config=."], ["--config=.: no such file", _A]),
     (["--config=noise"], ["--config", "noise", "cannot be read"]),
@@ -204,7 +205,7 @@ SWEEP_FILES = [
     (b"- a\n- b\n", ["holds list", "accepted: a mapping"]),
     (b"just text", ["holds str", "accepted: a mapping"]),
     (b"\x00\x01\xff\xfe", ["sweep.yaml", "cannot be read"]),
-    (b"a: [1, 2", ["sweep.yaml", "no plain YAML"]),
+    (b"a: [1, 2", ["sweep.yaml", "no plain YAML: while parsing a flow sequence in"]),
     (b"run: !!python/object/apply:os.mkdir [traces]", ["no plain YAML", "python/object/apply:os.mkdir"]),
     (b"run: !!python/object/new:subprocess.Popen [[touch, traces]]", ["no plain YAML", "python/object/new"]),
     (b"run: !secret 3", ["no plain YAML", "!secret"]),
@@ -277,6 +278,8 @@ OTHERS = [
     ("eanet.cost", [DIGITS, "more"], ["unexpected 'more'"]),
     ("eanet.dashboard", ["--nothing"], ["--nothing", "--help"]),
     ("eanet.dashboard", ["--entity"], ["--entity", "--help"]),
+    ("eanet.dashboard", ["--dry-run", "--project="], ["--project=''", _A]),
+    ("eanet.dashboard", ["--dry-run", "--entity=a\nb"], ["--entity=", _A]),
     ("eanet.dashboard", ["--dry-run", "more"], ["more", "--help"]),
 ]
 

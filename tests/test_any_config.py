@@ -25,8 +25,8 @@ def _size(*values):
     return st.sampled_from(values)
 
 
-def _several(values):
-    return st.one_of(st.just(()), st.lists(values, max_size=2, unique=True).map(tuple))
+def _several(values, most=1):
+    return st.lists(values, max_size=most, unique=True).map(tuple)
 
 
 # What each field takes, or nearly: sizes of which a network compiles in seconds. Two steps an epoch, of one epoch.
@@ -87,9 +87,9 @@ _FIELDS = {
     "wandb.job_type": _TEXT,
     "wandb.tags": st.lists(_TEXT, max_size=2).map(tuple),
     **{f"vary.{name}": _several(_RATE) for name in ("attention_dropout", "projection_dropout", "mlp_dropout")},
-    "vary.learning_rate": _several(st.floats(0, 1000)),
+    "vary.learning_rate": _several(st.floats(0, 1000), 2),
     "vary.weight_decay": _several(st.floats(0, 1000)),
-    "vary.label_smoothing": _several(_RATE),
+    "vary.label_smoothing": _several(_RATE, 2),
 }
 _FIXED = {"train.epochs": 1, "wandb.mode": "disabled", "data.train_limit": 0}  # the last follows from the batch
 

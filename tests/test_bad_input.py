@@ -43,7 +43,7 @@ def _check(commands, place, program, arguments, says):
 
 
 def _ids(entries):
-    return [ascii(" ".join(map(str, entry[:-1])))[:60] for entry in entries]
+    return [ascii(" ".join(map(str, entry[:-1])).replace(DIGITS, "digits.py"))[:60] for entry in entries]
 
 
 @pytest.mark.parametrize(("override", "accepted"), FIELDS, ids=_ids(FIELDS))
