@@ -139,7 +139,7 @@ def test_every_field_is_drawn():
 _OPTIONS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=10, derandomize=True, database=None, **_OPTIONS)
+@settings(max_examples=8, derandomize=True, database=None, **_OPTIONS)
 @given(_configs())
 def test_a_configuration_trains_or_is_refused(config):
     _check(config)

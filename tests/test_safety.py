@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from finished_runs import answers, make_config, read_comparison, write_arm, write_run
+from finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run
 
 from eanet import cli, compare, comparison_plots, comparison_table, curves
 from eanet.members import Member
@@ -222,6 +222,7 @@ def test_a_run_with_the_name_of_a_formula_gets_its_picture(name, tmp_path):
 
 def test_what_a_terminal_would_obey_is_spelled_out(tmp_path, monkeypatch, capsys):
     (workdir,) = write_arm(tmp_path, "eanet", {0: 0.4})
+    change_json(workdir / "environment.json", command="python \ud800")
     workdir.rename(tmp_path / "run")
     for name in ("\x1b[2Jgone", "two\nlines", "\udcff"):
         (tmp_path / name).mkdir()
@@ -231,6 +232,7 @@ def test_what_a_terminal_would_obey_is_spelled_out(tmp_path, monkeypatch, capsys
     printed = capsys.readouterr().out
     for shown in (r"\x1b[2Jgone is not finished", r"two\nlines is not finished", r"\udcff is not finished"):
         assert f"- {shown}" in printed
+    assert r"python \ud800" in (tmp_path / "out" / "report.html").read_text()
     assert "\x1b" not in printed and "\x1b" not in (tmp_path / "out" / "comparison.md").read_text()
 
 
