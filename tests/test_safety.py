@@ -128,6 +128,7 @@ _NAMES = [
     "[bold red]x[/]",
     "[/nothing]",
     r"$\frac{",
+    r"$\frac{$",
     "$x^2$",
     "\"quotes' & <b>more",
     "наб|людение *星* `x`",
@@ -184,7 +185,7 @@ def test_a_name_stays_text_in_tables_report_and_pictures(name, tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path / "runs"), "--by=wandb.group", f"--out={out}"])
     assert cli.run(compare.main) == 0
     printed = capsys.readouterr()
-    assert printed.err == "" and f"group={name} 2" in printed.out
+    assert printed.err == "" and f"group={name} 2" in printed.out and f"against group={name}" in printed.out
     assert f"new {name.replace('/', '∕')} is not finished" in printed.out
     page = _parsed((out / "report.html").read_text())
     assert page.tags == plain_tags
@@ -212,7 +213,7 @@ def test_no_picture_reads_a_formula(tmp_path):
     assert len(named) >= 4 and not any(text.get_parse_math() for text in named)
 
 
-@pytest.mark.parametrize("name", [r"$\frac{", "$x"])
+@pytest.mark.parametrize("name", [r"$\frac{$", "$x"])
 def test_a_run_with_the_name_of_a_formula_gets_its_picture(name, tmp_path):
     row = {"epoch": 1, "train/loss": 1.0, "val/loss": 1.0}
     row |= {f"{split}/{metric}": 0.5 for split in ("train", "val") for metric in ("accuracy", "top5_accuracy")}
