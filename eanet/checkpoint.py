@@ -86,7 +86,7 @@ class Checkpoints:
     def _cannot_be_written(self, error: Exception) -> UserError:
         _silence_echoes()
         kept = ", ".join(map(str, self._manager.all_steps())) or "none"
-        return UserError(
+        return processes.explain(error) or UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
             f"{kept}; the same command goes on from there",
             exit_code=1,

@@ -61,7 +61,7 @@ class Record:
             return json.loads(path.read_text())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
     def write(self, name: str, value: Any) -> None:
@@ -77,11 +77,14 @@ class Record:
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(f"--workdir={self.workdir} cannot be written: no right to write in {existing}")
         stored = self.read("config.json")
-        difference = stored and config_lib.first_difference(config, stored)
+        if stored is None:
+            return
+        if not isinstance(stored, dict):
+            raise UserError(f"{self.workdir / 'config.json'} holds no configuration; choose another --workdir")
+        difference = config_lib.first_difference(config, stored)
         if difference:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
-        if stored is not None:
-            self._acquire()
+        self._acquire()
 
     def open(self, config: dict[str, Any]) -> None:
         """Make the directory, take it for this process and note the configuration and the environment of this start.
@@ -133,7 +136,7 @@ class Record:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         try:
             return [json.loads(line) for line in lines if line.endswith("\n")]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
     def truncate(self, step: int) -> None:

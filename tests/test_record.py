@@ -60,6 +60,16 @@ def test_only_the_primary_process_writes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("[1]", "holds no configuration"), ("{", "cannot be read"), ("[" * 200_000, "cannot be read")],
+)
+def test_what_is_no_configuration_is_one_line(record, content, says):
+    (record.workdir / "config.json").write_text(content)
+    with pytest.raises(UserError, match=rf"config\.json {says}"):
+        record.check({"seed": 1})
+
+
 def test_each_start_is_remembered(record):
     record.open({"seed": 1})
     record.open({"seed": 1})
