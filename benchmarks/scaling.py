@@ -6,12 +6,11 @@ Slopes of time against tokens are fitted in logarithms over the larger half of t
 quadratic. What would not fit into the memory is not run; its memory is known from the compiled program all the same.
 """
 
-import argparse
 import functools
-import json
 import math
 import pathlib
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,8 @@ import matplotlib
 import numpy as np
 from rich.progress import track
 
-from benchmarks.throughput import machine
+from benchmarks.measurement import machine, write_json
+from eanet import cli
 from eanet.attention import ExternalAttention, SelfAttention
 
 matplotlib.use("Agg")
@@ -194,7 +194,7 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path, title: str) -> None:
 
 def main() -> None:
     """Parse the command line, measure, print the table, draw the picture and write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m benchmarks.scaling", __doc__)
     powers = ",".join(str(2**power) for power in range(6, 15))
     parser.add_argument("--tokens", default=powers, help=f"default: {powers}")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -211,14 +211,13 @@ def main() -> None:
     dtype = jnp.dtype(arguments.dtype)
     rows = measure(tokens, dtype, arguments.repetitions, arguments.seconds, arguments.gib * 2**30)
     out = pathlib.Path(arguments.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0].device_kind
-    facts = {"machine": machine(), "device": device, "dtype": arguments.dtype, "repetitions": arguments.repetitions}
-    out.with_suffix(".json").write_text(json.dumps(facts | {"rows": rows}, indent=2) + "\n")
+    facts = {"device": device, "dtype": arguments.dtype, "repetitions": arguments.repetitions, "rows": rows}
+    write_json(out.with_suffix(".json"), facts)
     draw(rows, out.with_suffix(".png"), f"One layer, {CHANNELS} channels, {arguments.dtype}, {device} ({machine()})")
     print(f"\n{table(rows)}\n\nMedian of {arguments.repetitions} repetitions; {device}; {machine()}")
     print(f"{out.with_suffix('.png')} and {out.with_suffix('.json')}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

@@ -4,18 +4,18 @@ Images per second, summed over the seeds, of the document's EANet. The processes
 separate runs on one machine would; the repetitions go round both ways, and the ratio is taken within a round.
 """
 
-import argparse
 import dataclasses
-import json
-import pathlib
 import statistics
+import sys
 import time
 from typing import Any
 
 from rich.progress import track
 
+from benchmarks.measurement import machine, write_json
 from benchmarks.sizes import Sizes
-from benchmarks.throughput import TOY, Contender, machine
+from benchmarks.throughput import TOY, Contender
+from eanet import cli
 
 
 def seconds(contenders: list[Contender]) -> float:
@@ -65,7 +65,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.seeds", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m benchmarks.seeds", __doc__)
     parser.add_argument("--seeds", default="1,2,4,8,16", help="default: 1,2,4,8,16")
     parser.add_argument("--at-once", type=int, default=0, help="config.seeds_per_call (default: 0, by platform)")
     parser.add_argument("--batch", type=int, default=128)
@@ -82,11 +82,10 @@ def main() -> None:
         **{"batch": arguments.batch, "steps": arguments.steps, "augmented": False, "at_once": arguments.at_once},
     }
     rows = [measure(int(count), settings, arguments.repetitions) for count in track(counts, "measuring")]
-    out = pathlib.Path(arguments.out or f"runs/seeds{'-toy' if arguments.toy else ''}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"settings": settings, "machine": machine(), "rows": rows}, indent=2) + "\n")
+    toy = "-toy" if arguments.toy else ""
+    out = write_json(arguments.out or f"runs/seeds{toy}.json", {"settings": settings, "rows": rows})
     print(f"\n{table(rows)}\n\nMedian (range) of {arguments.repetitions} repetitions; {machine()}; {out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

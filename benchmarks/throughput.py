@@ -5,13 +5,10 @@ repetitions go round the contenders, so that a machine's changing speed meets al
 round. Contenders that are not installed are left out, and said to be.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,7 +16,9 @@ from typing import Any
 
 from rich.progress import track
 
+from benchmarks.measurement import machine, write_json
 from benchmarks.sizes import Sizes
+from eanet import cli
 
 # name: (package, environment, batch that differs from the others' or 0, can augment)
 CONTENDERS = {
@@ -119,14 +118,9 @@ def table(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Name the machine; the accelerator is named by whoever has it."""
-    return f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.system()}"
-
-
 def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m benchmarks.throughput", __doc__)
     parser.add_argument("--attention", choices=("external", "self"), default="external")
     parser.add_argument("--augmented", action="store_true", help="with the document's augmentation")
     parser.add_argument("--contenders", default="", help=f"some of {'; '.join(CONTENDERS)}, with ; between")
@@ -147,9 +141,7 @@ def main() -> None:
     summaries = measure(chosen, settings, arguments.repetitions)
     left_out = [name for name in names if name not in chosen]
     arms = f"{arguments.attention}{'-augmented' if arguments.augmented else ''}{'-toy' if arguments.toy else ''}"
-    out = pathlib.Path(arguments.out or f"runs/throughput-{arms}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"settings": settings, "machine": machine(), "summaries": summaries}, indent=2) + "\n")
+    out = write_json(arguments.out or f"runs/throughput-{arms}.json", {"settings": settings, "summaries": summaries})
     print(
         f"\n{table(summaries)}\n\nMedian (range) of {arguments.repetitions} repetitions of {arguments.steps} batches."
     )
@@ -160,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(cli.run(main))

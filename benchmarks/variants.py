@@ -5,34 +5,24 @@ first. All are compiled in one process; the repetitions go round them, and ratio
 images of CIFAR-100's shape, whatever data set the configuration names.
 """
 
-import argparse
-import json
-import pathlib
 import statistics
 import sys
 import time
 from collections.abc import Callable
 
 import ml_collections
-import numpy as np
 from rich.progress import track
 
-from benchmarks.throughput import machine
-from eanet import cache, cli, data, sharding
+from benchmarks.measurement import machine, random_dataset, write_json
+from eanet import cache, cli, sharding
 from eanet.group import Group
-
-CLASSES = 100
 
 
 def compile_variant(config: ml_collections.ConfigDict, steps: int) -> tuple[Callable[[], None], float]:
     """Compile a configuration's training; gives a function that trains some steps, and the seconds of compiling."""
-    generator = np.random.default_rng(0)
-    count = steps * config.train.batch_size
-    images = generator.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    split = data.Split(images, generator.integers(0, CLASSES, count, np.int32))
-    dataset = data.Dataset(split, split, split, (127.5,) * 3, (64.0,) * 3, tuple(map(str, range(CLASSES))))
+    dataset = random_dataset(steps * config.train.batch_size)
     group = Group(config, dataset, sharding.make_mesh(config.num_seeds))
-    arrays, state = group.put(split), [group.init()]
+    arrays, state = group.put(dataset.train), [group.init()]
     group.compile_training(state[0], *arrays)
 
     def train() -> None:
@@ -76,7 +66,7 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.variants", description=__doc__.split("\n\n", 1)[1])
+    parser = cli.Parser("python -m benchmarks.variants", __doc__)
     parser.add_argument("variants", nargs="*", metavar="'FIELD=VALUE …'")
     parser.add_argument("--config", default="configs/eanet.py")
     parser.add_argument("--steps", type=int, default=1, help="batches of a repetition (default: 1)")
@@ -90,9 +80,7 @@ def main() -> None:
     }
     named = {name or arguments.config: config for name, config in configs.items()}
     rows = measure(named, arguments.steps, arguments.repetitions)
-    out = pathlib.Path(arguments.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+    out = write_json(arguments.out, {"rows": rows})
     print(f"\n{table(rows)}\n\nMedian (range) of {arguments.repetitions} repetitions; {machine()}; {out}")
 
 

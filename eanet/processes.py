@@ -19,14 +19,16 @@ _SHUTDOWN_SECONDS = 150
 def join() -> None:
     """Join the other processes of a run that a cluster or the environment describes; else do nothing.
 
-    JAX knows Slurm, Open MPI and TPU slices. Elsewhere every process is told JAX_COORDINATOR_ADDRESS=HOST:PORT of
-    process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Raises UserError where these are not complete or the others do
-    not come.
+    JAX knows Slurm, Open MPI and TPU slices, the last, outside Kubernetes, where JAX_COORDINATOR_ADDRESS=auto asks it
+    to look. Elsewhere every process is told JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. Raises UserError where these are not complete or the others do not come.
     """
     env = os.environ
-    by_hand = "JAX_COORDINATOR_ADDRESS" in env
+    address = env.get("JAX_COORDINATOR_ADDRESS", "")
+    if address == "auto":
+        del env["JAX_COORDINATOR_ADDRESS"]  # JAX would take it for a host
     several = (
-        by_hand
+        address
         or int(env.get("SLURM_NTASKS", "1")) > 1
         or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
@@ -34,7 +36,7 @@ def join() -> None:
     if not several or jax.distributed.is_initialized():
         return
     own = {}
-    if by_hand:
+    if address not in ("", "auto"):
         count = _whole("JAX_NUM_PROCESSES", 1, 2**20)
         own = {"num_processes": count, "process_id": _whole("JAX_PROCESS_ID", 0, count - 1)}
     # Its handler of SIGTERM, which would only tell the other processes, is not ours: see eanet.interruption.

@@ -34,6 +34,7 @@ _FIELDS = {
     "seed": st.integers(0, 2**32 - 1),
     "num_seeds": _size(1, 1, 1, 2),
     "seeds_per_call": _size(0, 1, 2, 10**6),
+    "deterministic": st.booleans(),
     "data.name": st.just("digits"),
     "data.dir": _TEXT,
     "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),

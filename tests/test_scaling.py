@@ -90,6 +90,17 @@ def test_counts_that_are_none_are_refused(program, flag):
     assert done.returncode == 2 and "accepted: whole numbers above 0" in done.stderr
 
 
+def test_what_a_checkpoint_costs(tmp_path):
+    config = ["--config=configs/digits.py", "--steps=1", "--repetitions=2", f"--out={tmp_path / 'checkpoints.json'}"]
+    command = [sys.executable, "-m", "benchmarks.checkpoints", *config]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads((tmp_path / "checkpoints.json").read_text())["seconds"]
+    assert [len(values) for values in seconds.values()] == [2, 2, 2]
+    assert all(0 < waiting < whole for waiting, whole in zip(seconds["waiting"], seconds["with"], strict=True))
+    assert "A checkpoint adds " in done.stdout and "Of an epoch of 40,000 images" in done.stdout
+
+
 def test_variants_of_a_configuration_side_by_side(tmp_path):
     small = "model.dim=16 model.depth=1 model.patch_size=8 train.batch_size=16"
     command = [sys.executable, "-m", "benchmarks.variants", small, f"{small} num_seeds=2", "--repetitions=2"]

@@ -37,35 +37,49 @@ def _train_on(devices, workdir, batch_size=32, microbatch=0, num_seeds=1):
     return json.loads(done.stdout.rpartition("RESULT")[2])
 
 
-@pytest.mark.parametrize("microbatch", [0, 8])
-def test_four_devices_compute_what_one_computes(tmp_path, microbatch):
-    """One device takes micro-batches of 16 of itself, four the whole batch or what they are told."""
-    one, four = _train_on(1, tmp_path / "one"), _train_on(4, tmp_path / "four", microbatch=microbatch)
-    assert (one["devices"], four["devices"]) == (1, 4)
-    for ours, theirs in zip(four["rows"], one["rows"], strict=True):
-        for name in ("train/loss", "train/grad_norm", "val/loss"):
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
-    assert four["results"]["test/loss"] == pytest.approx(one["results"]["test/loss"], rel=1e-5)
+def _losses(rows, name=""):
+    return [
+        {key: value for key, value in row.items() if key.endswith(("/loss", "/grad_norm")) and key.startswith(name)}
+        for row in rows
+    ]
 
 
-def test_seeds_are_spread_over_devices_first_and_exchange_nothing(tmp_path):
-    """Four devices take a seed each or two; with two seeds each has two devices for its data."""
+def _assert_close(ours, theirs):
+    assert len(ours) == len(theirs) == 2
+    for a, b in zip(ours, theirs, strict=True):
+        assert a and a == pytest.approx({name: b[name] for name in a}, rel=1e-5)
 
-    def rows(devices, num_seeds):
-        result = _train_on(devices, tmp_path / f"{devices}-{num_seeds}", num_seeds=num_seeds)
-        return [
-            {name: value for name, value in row.items() if name.startswith(("seed_0/", "seed_1/"))}
-            for row in result["rows"]
-        ]
 
-    alone = rows(1, 2)
-    assert len(alone) == 2 and all("seed_1/val/loss" in row for row in alone)
-    one_each, two_each, shared = rows(4, 4), rows(4, 8), rows(4, 2)
-    assert one_each == two_each
-    for spread in (one_each, shared):
-        for ours, theirs in zip(spread, alone, strict=True):
-            for name in ("seed_0/train/loss", "seed_1/train/loss", "seed_0/val/loss", "seed_1/val/loss"):
-                assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    """One seed, and two, on one device."""
+    return {seeds: _train_on(1, tmp_path_factory.mktemp("one"), num_seeds=seeds) for seeds in (1, 2)}
+
+
+@pytest.mark.parametrize(("devices", "microbatch"), [(2, 0), (4, 0), (4, 8), (8, 0), (8, 16)])
+def test_several_devices_compute_what_one_computes(tmp_path, one_device, devices, microbatch):
+    """One device takes micro-batches of 16 of itself, several the whole batch or what they are told."""
+    several = _train_on(devices, tmp_path, microbatch=microbatch)
+    assert (one_device[1]["devices"], several["devices"]) == (1, devices)
+    _assert_close(_losses(several["rows"]), _losses(one_device[1]["rows"]))
+    assert several["results"]["test/loss"] == pytest.approx(one_device[1]["results"]["test/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_seeds_are_spread_over_devices_first_and_exchange_nothing(tmp_path, one_device, devices):
+    """A device with a seed or two has the same bits, whatever the others do; two seeds share what is left for data."""
+
+    def rows(num_seeds):
+        return _train_on(devices, tmp_path / str(num_seeds), num_seeds=num_seeds)["rows"]
+
+    alone = one_device[2]["rows"]
+    one_each, two_each = rows(devices), rows(2 * devices)
+    shared = rows(2) if devices > 2 else one_each
+    for seed in ("seed_0/", "seed_1/"):
+        assert _losses(one_each, seed) == _losses(two_each, seed)
+        assert set(_losses(one_each, seed)[0]) >= {f"{seed}train/loss", f"{seed}val/loss", f"{seed}train/grad_norm"}
+        for spread in (one_each, shared):
+            _assert_close(_losses(spread, seed), _losses(alone, seed))
 
 
 def test_a_batch_that_does_not_divide_is_an_error_that_names_both(tmp_path):

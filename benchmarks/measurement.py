@@ -1,0 +1,34 @@
+"""What the benchmarks share: the machine's name, data to compute with, and the file of the results."""
+
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+
+from eanet import data
+
+CLASSES = 100
+
+
+def machine() -> str:
+    """Name the machine; the accelerator is named by whoever has it."""
+    return f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.system()}"
+
+
+def random_dataset(examples: int) -> data.Dataset:
+    """Give random images of CIFAR-100's shape, the same in all three splits."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (examples, 32, 32, 3), np.uint8)
+    split = data.Split(images, generator.integers(0, CLASSES, examples, np.int32))
+    return data.Dataset(split, split, split, (127.5,) * 3, (64.0,) * 3, tuple(map(str, range(CLASSES))))
+
+
+def write_json(path: str | pathlib.Path, facts: dict[str, Any]) -> pathlib.Path:
+    """Write results, with the machine's name beside them."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"machine": machine()} | facts, indent=2) + "\n")
+    return path
