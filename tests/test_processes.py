@@ -98,5 +98,12 @@ def test_an_incomplete_description_is_one_line(monkeypatch, environment, says):
         processes.join()
 
 
+def test_no_cluster_where_one_is_looked_for_is_one_line(monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "auto")
+    with pytest.raises(UserError, match="the processes of this run do not find one another") as stop:
+        processes.join()
+    assert stop.value.exit_code == 1
+
+
 def test_one_process_agrees_with_itself():
     assert processes.agree(2.5, 15) == (2.5, 15)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 
 import jax
@@ -161,6 +162,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeyp
     assert stop.value.exit_code == 1
     assert not (tmp_path / "results.json").exists()
     assert not any((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
+    """Weights grow thirtyfold a step until float32 has no number for them; trying again comes to the same end."""
+    config = tiny_config(optimizer__learning_rate=0.3, optimizer__weight_decay=100.0, train__epochs=20)
+    says = (
+        r"not finite at step (\d+) \(learning rate 0\.\d+, gradient norm (nan|inf)\); the last good checkpoint is kept"
+    )
+    steps = []
+    for _ in range(2):
+        with pytest.raises(UserError, match=says) as stop:
+            train.train(config, tmp_path)
+        assert stop.value.exit_code == 1
+        steps.append(int(re.search(says, str(stop.value))[1]))
+        saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
+        assert max(saved) == steps[-1] // 4 * 4 >= 4  # the end of the epoch before
+        assert all(np.isfinite(leaf).all() for leaf in _params(tmp_path, config))
+        assert _rows(tmp_path)[-1]["step"] == max(saved)
+    assert steps[0] == steps[1]
 
 
 @pytest.mark.parametrize(

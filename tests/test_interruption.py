@@ -1,0 +1,54 @@
+"""Signals: the first one asks, the second one ends."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_PROGRAM = """
+import sys, time
+from eanet.interruption import Interruption
+with Interruption() as interruption:
+    interruption.at_once = sys.argv[1] == "at once"
+    print("listening", flush=True)
+    while True:  # a call that takes for ever
+        time.sleep(0.01)
+        if interruption.received:
+            print(interruption.received.name, interruption.exit_code, flush=True)
+            interruption.received = None
+"""
+
+
+@pytest.fixture
+def start(request):
+    started = []
+
+    def start(when):
+        process = subprocess.Popen([sys.executable, "-c", _PROGRAM, when], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "listening\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_the_first_signal_asks_and_the_second_ends_at_once(start, number, code):
+    process = start("at the end of a call")
+    process.send_signal(number)
+    assert process.stdout.readline() == f"{number.name} {code}\n"
+    assert process.poll() is None
+    process.send_signal(number)
+    # Python's own answer to Ctrl-C is an exception, to the others there is none.
+    assert process.wait(10) in ((-signal.SIGINT, 1, 130) if number == signal.SIGINT else (-number,))
+
+
+def test_where_there_is_nothing_to_save_the_first_one_ends(start):
+    process = start("at once")
+    process.terminate()
+    assert process.wait(10) == 143
