@@ -206,3 +206,21 @@ def test_a_workdir_that_is_a_file_is_an_error(tmp_path):
     with pytest.raises(UserError, match="is a file"):
         train.train(tiny_config(), tmp_path / "run")
     assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_determinism_on_a_gpu_is_asked_of_the_compiler_by_a_name_that_it_knows(monkeypatch):
+    """XLA takes the option on any platform, and refuses one that it does not know."""
+    dataset = data.load(tiny_config().data)
+    groups = {}
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        for wanted in (True, False):
+            groups[wanted] = Group(tiny_config(deterministic=wanted), dataset, sharding.make_mesh())
+    asked = []
+    compile_it = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self, o=None: asked.append(o) or compile_it(self, o))
+    for wanted in (True, False):
+        groups[wanted].init()
+    assert asked == [{"xla_gpu_deterministic_ops": True}, None]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="No such compile option"):
+        jax.jit(lambda x: x).lower(1.0).compile({"xla_gpu_deterministic_op": True})
