@@ -5,6 +5,7 @@ one is moved aside.
 """
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import itertools
@@ -41,6 +42,7 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, keep: int = 1, read_only: bool = False):
         for name in ("absl", "asyncio"):  # Orbax and its threads print pages about what they raise as well
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        _silence_echoes()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
             read_only=read_only,
@@ -84,7 +86,6 @@ class Checkpoints:
             raise self._cannot_be_written(error) from error
 
     def _cannot_be_written(self, error: Exception) -> UserError:
-        _silence_echoes()
         kept = ", ".join(map(str, self._manager.all_steps())) or "none"
         return processes.explain(error) or UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
@@ -105,7 +106,6 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged file
-                _silence_echoes()
                 damaged.append(_Damaged(step, _reason(error)))
                 continue
             self._move_aside(damaged)
@@ -171,10 +171,11 @@ def _checksum_of_arrays(state: TrainState) -> str:
     return digest.hexdigest()
 
 
+@functools.cache  # once
 def _silence_echoes() -> None:
     """Keep Python from printing pages about readers and writers that Orbax drops when one of them has failed.
 
-    They are collected, or find their event loop closed, at any time after the error that is raised here.
+    They are collected, or find their event loop closed, at any time before or after the error is raised here.
     """
     print_it = sys.unraisablehook
 
