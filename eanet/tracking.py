@@ -72,6 +72,7 @@ class Tracker:
         self._run, self._workdir, self._reopen, self._heard = run, workdir, reopen, heard or _Heard()
         self._facts: dict[str, Any] = {}
         self._fault = ""  # after which nothing more is sent
+        self._logged = -1  # the last step that the server has
 
     @property
     def run_id(self) -> str:
@@ -84,8 +85,20 @@ class Tracker:
         self._attempt(lambda run: run.config.update(facts, allow_val_change=True))
 
     def log(self, row: dict[str, Any]) -> None:
-        """Log a row of plain numbers, its epoch among them."""
-        self._attempt(lambda run: run.log(row))
+        """Log a row of plain numbers, its step and its epoch among them, unless the server has it."""
+        if row["step"] > self._logged:
+            self._attempt(lambda run: run.log(row))
+
+    def catch_up(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Log the rows from before a resumption that a killed process did not live to send."""
+
+        def see(run: Any) -> None:
+            self._logged = int(run.summary.get("step", -1))
+
+        if self._run and not self._run.offline:  # an offline part holds its own rows
+            self._attempt(see)
+            for row in rows:
+                self.log(row)
 
     def finish(self, summary: dict[str, Any] | None = None, picture: pathlib.Path | None = None, exit_code: int = 0):
         """Store the final numbers and the curves, close the run, and say how to upload what is not."""

@@ -122,6 +122,7 @@ class Run:
                 self._record.write("wandb.json", {"id": self._run_id})
             size = {"parameters": self._footprint.parameters, "mmac": self._footprint.mmac}
             tracker.describe(size | {"environment": environment()})
+            tracker.catch_up(self._record.rows())
             self._train(tracker, interruption)
             results = self._test()
             exit_code = 0

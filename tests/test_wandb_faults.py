@@ -309,6 +309,27 @@ def test_whatever_wandb_raises_at_the_start_the_run_goes_on(tmp_path, capsys, mo
         monkeypatch.setattr(wandb, broken, fail)
     tracker = tracking.start(tiny_config(wandb__mode="auto").to_dict(), tmp_path, "", primary=True)
     assert tracker.run_id == ("fake" if broken == "login" else "")
-    tracker.log({"epoch": 1.0})
+    tracker.log({"step": 1, "epoch": 1.0})
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("warning: W&B: RuntimeError: no luck; ")
+
+
+def test_a_killed_run_has_every_row_once(server, clients):
+    """The server has rows that are made again, or lacks rows that were not sent before the kill."""
+    workdir = clients.directory / "run"
+    flags = (*_TOY, "--config.train.epochs=60", "--config.checkpoint.every_epochs=5", f"--workdir={workdir}")
+    process = clients.start("main.py", _DIGITS, *flags, "--config.wandb.mode=online")
+    limit = time.monotonic() + 100
+    file = workdir / "metrics.jsonl"
+    while not file.exists() or file.read_text().count("\n") < 18:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)  # with the process of W&B
+    process.wait()
+    again = clients.start("main.py", _DIGITS, *flags, "--config.wandb.mode=online")
+    text = clients.output(again)
+    assert again.returncode == 0 and "Going on from step" in text, text
+    (run,) = server.runs.values()
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["step"] for row in run.history if "step" in row] == [row["step"] for row in rows]
+    assert len(rows) == 60
