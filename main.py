@@ -31,4 +31,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notices, where a data set is prepared
+    cli.keep_going_without_output()
     sys.exit(cli.run(lambda: app.run(main, flags_parser=cli.parse_flags)))

@@ -13,7 +13,7 @@ import ml_collections
 from rich.progress import track
 
 from benchmarks.measurement import machine, random_dataset, write_json
-from eanet import cache, cli, experiment, sharding
+from eanet import cache, cli, experiment, members, sharding
 from eanet.checkpoint import Checkpoints
 from eanet.group import Group
 
@@ -23,7 +23,7 @@ _EPOCH_IMAGES = 40_000  # CIFAR-100's training split
 def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, directory: str) -> dict:
     """Give the seconds of every epoch without and with a checkpoint, and of them those in which training waits."""
     dataset = random_dataset(steps * config.train.batch_size)
-    group = Group(config, dataset, sharding.make_mesh(config.num_seeds))
+    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
     arrays, state = group.put(dataset.train), group.init()
     group.compile_training(state, *arrays)

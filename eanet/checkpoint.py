@@ -4,6 +4,7 @@ Each carries a checksum of all that is in it. One that is damaged is never used:
 one is moved aside.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -15,6 +16,8 @@ import pathlib
 import re
 import sys
 import textwrap
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -79,14 +82,17 @@ class Checkpoints:
             raise self._cannot_be_written(error) from error
 
     def check(self) -> None:
-        """Raise UserError where a save has failed meanwhile."""
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:
-            raise self._cannot_be_written(error) from error
+        """Raise UserError where a save has failed meanwhile; does not wait for one that goes on."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()  # Orbax gives an error to who waits, and only to the first
+
+    def steps(self) -> list[int]:
+        """Give the steps of the checkpoints, in their order."""
+        return sorted(self._manager.all_steps())
 
     def _cannot_be_written(self, error: Exception) -> UserError:
-        kept = ", ".join(map(str, self._manager.all_steps())) or "none"
+        self._manager.reload()  # until now it has counted what it meant to write and to delete
+        kept = ", ".join(map(str, self.steps())) or "none"
         return processes.explain(error) or UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
             f"{kept}; the same command goes on from there",
@@ -99,17 +105,33 @@ class Checkpoints:
         Damaged ones that are newer are moved aside, with a message. Raises UserError, and changes nothing, where all
         are damaged or one is of another configuration.
         """
+        if jax.process_count() == 1:
+            found = self._newest_whole(lambda step: self._read(self._manager, step, like, config))
+            return found and found[1]
+        # Reading into all processes is an exchange between them, and whoever finds a damaged file would be alone with
+        # it: the first one reads everything before.
+        step = -1
+        if jax.process_index() == 0:
+            with self._of_this_process_alone() as manager:
+                found = self._newest_whole(lambda step: self._read(manager, step, _on_one_device(like), config))
+            step = found[0] if found else -1
+        step = processes.tell_all(step)
+        self._manager.reload()
+        return None if step < 0 else self._read(self._manager, step, like, config)
+
+    def _newest_whole(self, read: Callable[[int], Any]) -> tuple[int, Any] | None:
+        """Give the step and the contents of the newest checkpoint that can be read, and move those after it aside."""
         damaged: list[_Damaged] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in reversed(self.steps()):
             try:
-                restored = self._read(step, like, config)
+                contents = read(step)
             except UserError:
                 raise
             except Exception as error:  # Orbax, TensorStore and JSON raise many kinds for a damaged file
                 damaged.append(_Damaged(step, _reason(error)))
                 continue
             self._move_aside(damaged)
-            return restored
+            return step, contents
         if damaged:
             each = "; ".join(f"{checkpoint.step}: {checkpoint.why}" for checkpoint in damaged)
             raise UserError(
@@ -119,15 +141,28 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: TrainState, config: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
-        whole = self._manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
+    @contextlib.contextmanager
+    def _of_this_process_alone(self) -> Iterator[ocp.CheckpointManager]:
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+        )
+        options = ocp.CheckpointManagerOptions(
+            read_only=True, create=False, enable_async_checkpointing=False, multiprocessing_options=alone
+        )
+        with ocp.CheckpointManager(self._directory, options=options) as manager:
+            yield manager
+
+    def _read(
+        self, manager: ocp.CheckpointManager, step: int, like: TrainState, config: dict[str, Any]
+    ) -> tuple[TrainState, dict[str, Any]]:
+        whole = manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
         values = whole["values"]
         if _checksum(values) != whole["sha256"]:
             raise ValueError("its values are not what was written")
         difference = config_lib.first_difference(config, values["config"])
         if difference:
             raise UserError(f"{self._directory} is of another run: {difference}; choose another --workdir")
-        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
         if _checksum_of_arrays(state) != values["state"]:
             raise ValueError("its arrays are not what was written")
         return state, values["extra"]
@@ -140,19 +175,22 @@ class Checkpoints:
                 if not place.exists():
                     break
                 place = self._directory.with_name(f"damaged-checkpoint-{checkpoint.step}-{number}")
-            if jax.process_index() == 0:
-                what = "left out" if self._read_only else f"moved to {place}"
-                print(f"warning: checkpoint {checkpoint.step} is damaged and {what}: {checkpoint.why}", file=sys.stderr)
-                if not self._read_only:
-                    (self._directory / str(checkpoint.step)).rename(place)
-        if damaged and not self._read_only:
-            processes.wait_for_all("damaged checkpoints moved")
+            what = "left out" if self._read_only else f"moved to {place}"
+            print(f"warning: checkpoint {checkpoint.step} is damaged and {what}: {checkpoint.why}", file=sys.stderr)
+            if not self._read_only:
+                (self._directory / str(checkpoint.step)).rename(place)
+        if damaged:
             self._manager.reload()
 
     def close(self) -> None:
         """Wait for the last save to be on disk. Raises UserError where that fails."""
         self.wait()
         self._manager.close()
+
+
+def _on_one_device(like: TrainState) -> TrainState:
+    where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), like)
 
 
 def _checksum(values: dict[str, Any]) -> str:
@@ -184,6 +222,7 @@ def _silence_echoes() -> None:
             print_it(unraisable)
 
     sys.unraisablehook = print_others
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
 
 def _reason(error: Exception) -> str:

@@ -1,14 +1,18 @@
 """What the command lines share: flags that fail in one line, exit codes, and the default directory of a run."""
 
 import argparse
+import atexit
+import contextlib
 import difflib
 import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
@@ -22,7 +26,10 @@ _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left
 
 
 def run(function: Callable[[], Any]) -> int:
-    """Call a function; a UserError becomes one line on stderr. Returns the exit code."""
+    """Call a function; a UserError becomes one line on stderr. Returns the exit code.
+
+    One of several processes does not return from a failure: the others should hear of it.
+    """
     try:
         function()
     except UserError as error:
@@ -30,11 +37,49 @@ def run(function: Callable[[], Any]) -> int:
         processes.leave(error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
+        processes.leave(130)
         return 130
     except BrokenPipeError:  # `… | head`: nobody reads on, and that is no fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        if jax.distributed.is_initialized():
+            traceback.print_exc()
+            processes.leave(1)
+        raise
     return 0
+
+
+class _LastingOutput:
+    """Standard output that may go away: a reader that leaves, a full disk. What cannot be written is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def close_quietly(self) -> None:
+        """Drop what is still left, which Python would complain of at its end."""
+        try:
+            self._stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def keep_going_without_output() -> None:
+    """From here on, let nothing fail because nobody can take what is printed."""
+    sys.stdout = _LastingOutput(sys.stdout)
+    atexit.register(sys.stdout.close_quietly)
 
 
 def _one_line(text: str) -> str:

@@ -124,7 +124,9 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="validation", help="default: validation")
     arguments = parser.parse_args()
     cli.check_directory("--workdir", arguments.workdir, new=False)
-    _print(evaluate(arguments.workdir, arguments.split))
+    result = evaluate(arguments.workdir, arguments.split)
+    if jax.process_index() == 0:
+        _print(result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """The processes of a run: joining the others, agreeing with them, and leaving them when something is lost."""
 
+import faulthandler
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +17,10 @@ from eanet.errors import UserError
 _HEARTBEAT_SECONDS = 30
 # How long those that are done wait for the others: the first one may have an upload to finish.
 _SHUTDOWN_SECONDS = 150
+
+
+# How XLA's errors begin that have nothing to do with other processes.
+_OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 def join() -> None:
@@ -29,8 +36,8 @@ def join() -> None:
         del env["JAX_COORDINATOR_ADDRESS"]  # JAX would take it for a host
     several = (
         address
-        or int(env.get("SLURM_NTASKS", "1")) > 1
-        or int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+        or env.get("SLURM_NTASKS", "1") != "1"
+        or env.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
     )
     if not several or jax.distributed.is_initialized():
@@ -47,6 +54,7 @@ def join() -> None:
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes of this run do not find one another: {_line(error)}", exit_code=1) from error
+    faulthandler.disable()  # absl's, which adds pages to XLA's line about a process that is lost
 
 
 def _whole(name: str, low: int, high: int) -> int:
@@ -67,6 +75,21 @@ def agree(pace: float, signal: int) -> tuple[float, int]:
     return float(least[0]), -int(least[1])
 
 
+def first_alone(function: Callable[[], Any]) -> Any:
+    """Call a function in the first process, and then in the others, which find what it has prepared."""
+    if jax.process_index() == 0:
+        result = function()
+        wait_for_all("the first process is done")
+        return result
+    wait_for_all("the first process is done")
+    return function()
+
+
+def tell_all(number: int) -> int:
+    """Give every process the first one's number."""
+    return number if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def wait_for_all(purpose: str) -> None:
     """Return once every process has come here."""
     if jax.process_count() > 1:
@@ -76,6 +99,8 @@ def wait_for_all(purpose: str) -> None:
 def explain(error: Exception) -> UserError | None:
     """Give what a failed exchange between processes means for the person; None where the error is another."""
     if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    if str(error).startswith(_OWN_FAULTS):
         return None
     return UserError(
         f"process {jax.process_index()} of {jax.process_count()} has lost another one ({_line(error)}); start all of "

@@ -44,7 +44,9 @@ class Record:
         self.workdir = pathlib.Path(workdir).absolute()
         self._primary = primary
         # Not thread-local: whoever closes the record gives it back.
-        self._lock = filelock.FileLock(self.workdir / ".lock", timeout=0, thread_local=False)
+        # Not by the mere existence of a file, where a file system has no locks: that would outlive its process.
+        lock = self.workdir / ".lock"
+        self._lock = filelock.FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -64,18 +66,27 @@ class Record:
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
+    def read_note(self, name: str) -> dict[str, Any]:
+        """Read a JSON file that a run can do without; empty where it does not exist or, with a warning, is damaged."""
+        try:
+            value = self.read(name)
+        except UserError:
+            value = ...
+        if value is None or isinstance(value, dict):
+            return value or {}
+        if self._primary:
+            print(f"warning: {self.workdir / name} is damaged and left out", file=sys.stderr)
+        return {}
+
     def write(self, name: str, value: Any) -> None:
         """Write one of the JSON files under a temporary name, then rename."""
         if self._primary:
             self._write_whole(name, json.dumps(value, indent=2) + "\n")
 
     def check(self, config: dict[str, Any]) -> None:
-        """Raise UserError where the directory is of another run, in use, not writable or none. Changes nothing."""
+        """Raise UserError where the directory is of another run or none. Changes nothing."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise UserError(f"--workdir={self.workdir} is a file; accepted: a directory, existing or new")
-        existing = next(path for path in (self.workdir, *self.workdir.parents) if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-            raise UserError(f"--workdir={self.workdir} cannot be written: no right to write in {existing}")
         stored = self.read("config.json")
         if stored is None:
             return
@@ -84,10 +95,17 @@ class Record:
         difference = config_lib.first_difference(config, stored)
         if difference:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
-        self._acquire()
+
+    def check_place(self) -> None:
+        """Raise UserError where the directory cannot be written or is in use. Changes nothing but the lock."""
+        existing = next(path for path in (self.workdir, *self.workdir.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f"--workdir={self.workdir} cannot be written: no right to write in {existing}")
+        if (self.workdir / "config.json").exists():
+            self._acquire()
 
     def open(self, config: dict[str, Any]) -> None:
-        """Make the directory, take it for this process and note the configuration and the environment of this start.
+        """Make the directory and take it for this process.
 
         Raises UserError where that is not possible or another process has been quicker.
         """
@@ -99,10 +117,28 @@ class Record:
             raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
         self._acquire()
         self.check(config)  # again, as another process may have been here meanwhile
+
+    def begin(self, config: dict[str, Any], step: int, rows: int) -> None:
+        """Note the configuration and the environment of this start, and drop the rows after a step.
+
+        Raises UserError where there are then fewer rows than at that step, and changes nothing.
+        """
+        if not self._primary:
+            return
+        kept = [row for row in self.rows() if row["step"] <= step]
+        path = self.workdir / "metrics.jsonl"
+        if len(kept) < rows:
+            raise UserError(
+                f"{path} has {len(kept)} rows up to step {step}, of which the checkpoint knows {rows}: rows have been "
+                "lost; bring them back, or choose another --workdir",
+                exit_code=1,
+            )
         self.write("config.json", config)
-        earlier = self.read("environment.json")
-        starts = [earlier, *earlier.pop("earlier_starts")] if earlier else []
+        earlier = self.read_note("environment.json")
+        starts = [earlier, *(earlier.pop("earlier_starts", None) or [])] if earlier else []
         self.write("environment.json", environment() | {"earlier_starts": starts})
+        if path.exists():
+            self._write_whole(path.name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def close(self) -> None:
         """Let other processes have the directory."""
@@ -133,26 +169,28 @@ class Record:
     def rows(self) -> list[dict[str, Any]]:
         """Read the metrics; a last line that a crash cut short is left out."""
         path = self.workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except (ValueError, RecursionError) as error:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            rows = [json.loads(line) for line in lines if line.endswith("\n")]
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
-
-    def truncate(self, step: int) -> None:
-        """Drop the rows after a step, so that a resumed run writes none twice."""
-        if self._primary and (self.workdir / "metrics.jsonl").exists():
-            kept = "".join(json.dumps(row) + "\n" for row in self.rows() if row["step"] <= step)
-            self._write_whole("metrics.jsonl", kept)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise UserError(f"{path}: line {number} holds other things than a run writes", exit_code=1)
+        return rows
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row of metrics; it is on disk before the checkpoint that follows it."""
         if self._primary:
             path = self.workdir / "metrics.jsonl"
-            with self._writing(path), path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            new = not path.exists()
+            with self._writing(path):
+                with path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                if new:
+                    _sync(path.parent)
 
     def write_predictions(self, **arrays: np.ndarray) -> None:
         """Store arrays with an entry per test image."""
@@ -161,6 +199,7 @@ class Record:
             with self._writing(path):
                 partial = path.with_name(f".{path.name}")
                 np.savez_compressed(partial, **arrays)
+                _sync(partial)
                 os.replace(partial, path)
 
     def write_curves(self, draw: Callable[[pathlib.Path], None]) -> None:
@@ -168,6 +207,7 @@ class Record:
         if self._primary:
             with self._writing(self.curves):
                 draw(self.curves)
+                _sync(self.curves)
 
     def read_predictions(self) -> dict[str, np.ndarray]:
         """Read the arrays with an entry per test image."""
@@ -187,6 +227,18 @@ class Record:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            _sync(path.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Have a file, or a directory's list of names, on disk before anything that comes later."""
+    if os.name == "nt":  # where directories cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def environment() -> dict[str, Any]:

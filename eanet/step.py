@@ -49,8 +49,8 @@ class TrainState:
 class Monitor:
     """What a call reports besides the state."""
 
-    grad_norm: jax.Array  # of the last step, before clipping
-    learning_rate: jax.Array  # of the last step
+    grad_norm: jax.Array  # of the last step, before clipping; where one was not finite, of the first such
+    learning_rate: jax.Array  # of the same step
     nonfinite_step: jax.Array  # int32, the first step whose loss or gradient is not finite; -1 = none
 
 
@@ -166,8 +166,9 @@ def train_call(
         examples = sharding.split_over_data(order[row])
         batch = (images[examples], labels[examples], masks[row])
         state, monitor = train_step(experiment, state, key, hyperparameters, *batch)
-        first = jnp.where(seen.nonfinite_step >= 0, seen.nonfinite_step, monitor.nonfinite_step)
-        return state, monitor.replace(nonfinite_step=first)
+        # From the first step whose numbers are not finite on, what is seen stays that step's.
+        kept = seen.nonfinite_step >= 0
+        return state, jax.tree.map(lambda old, new: jnp.where(kept, old, new), seen, monitor)
 
     nothing = Monitor(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32))
     return jax.lax.fori_loop(0, num_steps, one, (state, nothing))

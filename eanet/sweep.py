@@ -220,7 +220,7 @@ def main() -> None:
         return
     table = SweepTable(sweep.path.stem, sweep.metric, sweep.maximize, total)
     runner = Sweep(arguments.jobs, table)
-    with Interruption() as interruption, table:
+    with Interruption(compiled_calls=False) as interruption, table:
         if sweep.method == "bayes":
             _bayes(sweep, runner, make, arguments.jobs, interruption)
         else:

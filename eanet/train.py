@@ -1,6 +1,7 @@
 """The journey of a run: data → calls of the compiled step → evaluation → record."""
 
 import dataclasses
+import math
 import os
 import pathlib
 import signal
@@ -60,17 +61,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         record.check(fields)
         results = record.read("results.json")
         if results is not None:
-            print(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
+            _say(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
             return results
+        record.check_place()
         mesh = sharding.make_mesh(len(members.of(fields)))
         sharding.check_batch(config.train, mesh)
-        dataset = data.load(config.data)
+        dataset = processes.first_alone(lambda: data.load(config.data))
         config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
         record.open(fields)
         processes.wait_for_all("record open")
         return Run(config, dataset, record, mesh).finish()
     except jax.errors.JaxRuntimeError as error:
-        raise processes.explain(error) or error from error
+        if lost := processes.explain(error):
+            raise lost from error
+        raise
     finally:
         record.close()
 
@@ -87,18 +91,19 @@ class Run:
         count = len(self._members)
         self._progress = Progress([-1.0] * count, [0] * count, [-1] * count)
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
-        self._run_id = (record.read("wandb.json") or {}).get("id", "")
+        self._run_id = str(record.read_note("wandb.json").get("id", ""))
         self._footprint = footprint.Footprint(self._experiment.model, self._experiment.image_shape)
         restored = self._checkpoints.restore(self._group.shapes(), config.to_dict())
         if restored:
             self._state, extra = restored
             self._progress = Progress(**extra["progress"])
             self._run_id = self._run_id or extra["wandb_run_id"]
+            record.begin(config.to_dict(), self._position(), extra["rows"])
             _say(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
         else:
             self._state = self._group.init()
+            record.begin(config.to_dict(), 0, 0)
             _say(f"Training in {record.workdir}")
-        record.truncate(self._position())
 
     def _position(self) -> int:
         """Give the steps done, which all members have in common."""
@@ -107,7 +112,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Run the remaining steps and the test, write the results, and close everything that was opened."""
         with Interruption() as interruption:
-            interruption.at_once = True  # until there is something to save
+            interruption.at_once = jax.process_count() == 1  # until there is something to save; several have to agree
             return self._finish(interruption)
 
     def _finish(self, interruption: Interruption) -> dict[str, Any]:
@@ -183,20 +188,23 @@ class Run:
                     if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
                         self._save(position)
                 bar.update(position, members.average(numbers) | speed)
-                if asked and position < self._experiment.total_steps:
-                    self._stop(position, signal.Signals(asked), bar)
+                if asked:
+                    self._stop(position, signal.Signals(asked))
         self._save(position)
         self._checkpoints.wait()  # results are of a run that is on disk
-        interruption.at_once = True  # the test can be made again
+        interruption.at_once = jax.process_count() == 1  # the test can be made again
+        _, asked = processes.agree(pace, interruption.received or 0)
+        if asked:
+            self._stop(position, signal.Signals(asked))
 
-    def _stop(self, position: int, asked: signal.Signals, bar: RunProgress) -> NoReturn:
+    def _stop(self, position: int, asked: signal.Signals) -> NoReturn:
         """Save, say how to go on, and end as the signal asked."""
         self._save(position)
         self._checkpoints.wait()
         again = "the same command"
         if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
             again += f" with --workdir={self._record.workdir}"
-        bar.say(f"{asked.name} at step {position}: saved; {again} goes on.")
+        _say(f"{asked.name} at step {position}: saved; {again} goes on.")
         raise SystemExit(128 + asked)
 
     def _check_input(self) -> None:
@@ -240,29 +248,39 @@ class Run:
     def _mark_diverged(self, monitor: step.Monitor) -> list[str]:
         """Note members whose loss or gradient is not finite, and say so. Raises UserError where none is left."""
         lines = []
-        for i, member in enumerate(self._members):
+        for i in range(len(self._members)):
             if self._progress.diverged[i] >= 0 or monitor.nonfinite_step[i] < 0:
                 continue
-            self._progress.diverged[i] = int(monitor.nonfinite_step[i])
-            what = (
-                f"loss or gradient is not finite at step {int(monitor.nonfinite_step[i])} (learning rate "
-                f"{float(monitor.learning_rate[i]):g}, gradient norm {float(monitor.grad_norm[i]):g})"
-            )
-            if min(self._progress.diverged) >= 0:
-                whose = f"{member.name}, the last member that had not diverged: " if len(self._members) > 1 else ""
-                kept = f"the last good checkpoint is kept in {self._record.checkpoints}"
-                raise UserError(f"{whose}{what}; {kept}", exit_code=1)
-            lines.append(f"warning: {member.name}: {what}; it is left out from here, the others go on")
+            at = int(monitor.nonfinite_step[i])
+            rate, norm = float(monitor.learning_rate[i]), float(monitor.grad_norm[i])
+            what = f"loss or gradient is not finite at step {at} (learning rate {rate:g}, gradient norm {norm:g})"
+            lines.append(self._leave_out(i, at, what))
         return lines
 
+    def _leave_out(self, i: int, step: int, what: str) -> str:
+        """Mark a member as diverged; gives the line that says so. Raises UserError where none is left."""
+        member, diverged = self._members[i], self._progress.diverged
+        diverged[i] = step
+        if min(diverged) < 0:
+            return f"warning: {member.name}: {what}; it is left out from here, the others go on"
+        whose = f"{member.name}, the last member that had not diverged: " if len(self._members) > 1 else ""
+        saved = self._checkpoints.steps()
+        kept = f"the last good checkpoint is kept, of step {saved[-1]}" if saved else "there is no checkpoint before"
+        raise UserError(f"{whose}{what}; {kept} in {self._record.checkpoints}", exit_code=1)
+
     def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict]) -> None:
-        """Add the metrics of the validation split to each member's numbers."""
+        """Add the metrics of the validation split to each member's numbers; drop those of one that diverges there."""
         values = self._group.evaluate(self._state.params, *validation)
         progress = self._progress
         for i, member in enumerate(self._members):
             if member not in numbers:
                 continue
             averages = metrics.means(values, i)
+            if not math.isfinite(averages["loss"]):
+                step = epoch * self._experiment.steps_per_epoch
+                _say(self._leave_out(i, step, f"validation loss is not finite after step {step}"))
+                del numbers[member]
+                continue
             if averages["accuracy"] > progress.accuracy_best[i]:
                 progress.accuracy_best[i], progress.epoch_best[i] = averages["accuracy"], epoch
             numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
@@ -277,6 +295,10 @@ class Run:
         rows = self._epoch_rows()
         self._count_seconds()
         progress, count = self._progress, len(self._members)
+
+        for i, left in enumerate(progress.diverged):
+            if left < 0 and not math.isfinite(metrics.means(values, i)["loss"]):
+                _say(self._leave_out(i, self._experiment.total_steps, "test loss is not finite"))
 
         def last(member: Member) -> dict[str, Any]:
             return members.rows_of(rows[-1:], self._members, member)[0]
@@ -326,6 +348,7 @@ class Run:
     def _save(self, position: int) -> None:
         self._count_seconds()
         extra = {"progress": dataclasses.asdict(self._progress), "wandb_run_id": self._run_id}
+        extra["rows"] = len(self._record.rows())
         self._checkpoints.save(self._state, position, self._config.to_dict(), extra)
 
 

@@ -10,7 +10,7 @@ import time
 import jax
 import numpy as np
 
-from eanet import cli, data, sharding
+from eanet import cli, data, members, sharding
 from eanet.checkpoint import Checkpoints
 from eanet.group import Group
 
@@ -64,7 +64,7 @@ def rows(workdir):
 def state(workdir, arguments):
     """Read the newest checkpoint of a run of this command, as NumPy arrays."""
     _, config = cli.read_config(arguments)
-    group = Group(config, data.load(config.data), sharding.make_mesh(config.num_seeds))
+    group = Group(config, data.load(config.data), sharding.make_mesh(len(members.of(config.to_dict()))))
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     found, _ = checkpoints.restore(group.shapes(), config.to_dict())
     return jax.tree.map(np.asarray, found)
@@ -79,7 +79,6 @@ def assert_equal(ours, theirs, arguments):
         for name in a.files:
             np.testing.assert_array_equal(a[name], b[name])
     a, b = (json.loads((workdir / "results.json").read_text()) for workdir in (ours, theirs))
-    # activation_mib comes with the timings: of a run that resumed after its last step there is none.
     for name in a.keys() | b.keys():
         if not name.startswith(("seconds_", "images_per_second")):
             assert a[name] == b[name], name

@@ -1,5 +1,6 @@
 """Several processes of one run, real ones on the loopback interface: training, losing one, going on, stopping."""
 
+import shutil
 import socket
 import time
 
@@ -67,12 +68,16 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
         assert f"process {1 - lost} of 2 has lost another one" in error and "with the same command" in error
 
     known = runs.count_rows(workdir)
+    shutil.copytree(workdir / "checkpoints" / "8", workdir / "checkpoints" / "999")  # a newer one that is damaged
+    for file in (workdir / "checkpoints" / "999" / "state").glob("ocdbt.process_1/d/*" if seeds > 1 else "d/*"):
+        file.write_bytes(file.read_bytes()[:10])
     group = _start_two(*own)
     assert runs.wait_until(lambda: runs.count_rows(workdir) >= known + 2, group[0])
     group[1].terminate()  # the other one hears of it at the end of the call
     codes, texts = _end(group)
     assert codes == [143, 143], texts
     assert "Going on from step" in texts[0] and "SIGTERM at step" in texts[0] and "saved" in texts[0]
+    assert texts[0].count("checkpoint 999 is damaged and moved to") == 1 and "damaged" not in texts[1]
 
     codes, texts = _end(_start_two(*own), 120)
     assert codes == [0, 0], texts

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import signal
 
@@ -168,19 +169,35 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
     """Weights grow thirtyfold a step until float32 has no number for them; trying again comes to the same end."""
     config = tiny_config(optimizer__learning_rate=0.3, optimizer__weight_decay=100.0, train__epochs=20)
     says = (
-        r"not finite at step (\d+) \(learning rate 0\.\d+, gradient norm (nan|inf)\); the last good checkpoint is kept"
+        r"at step (\d+) \(learning rate ([\d.]+), gradient norm (nan|inf)\); the last good checkpoint is kept, of step "
     )
     steps = []
     for _ in range(2):
         with pytest.raises(UserError, match=says) as stop:
             train.train(config, tmp_path)
         assert stop.value.exit_code == 1
-        steps.append(int(re.search(says, str(stop.value))[1]))
+        found = re.search(says, str(stop.value))
+        steps.append(int(found[1]))
+        cosine = 0.3 * (1 + math.cos(math.pi * steps[-1] / 80)) / 2
+        assert float(found[2]) == pytest.approx(cosine, rel=1e-4)  # of that step, however long the call was
         saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
         assert max(saved) == steps[-1] // 4 * 4 >= 4  # the end of the epoch before
         assert all(np.isfinite(leaf).all() for leaf in _params(tmp_path, config))
         assert _rows(tmp_path)[-1]["step"] == max(saved)
     assert steps[0] == steps[1]
+
+
+def test_a_validation_loss_that_is_not_finite_is_a_divergence_too(tmp_path):
+    """The last step of the epoch makes weights with which the loss is no number; nothing is recorded as good."""
+    config = tiny_config(
+        optimizer__learning_rate=1000.0, optimizer__weight_decay=1000.0, optimizer__schedule="constant",
+        data__train_limit=64, train__epochs=1,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="validation loss is not finite after step 2; there is no checkpoint") as stop:
+        train.train(config, tmp_path)
+    assert stop.value.exit_code == 1
+    assert not (tmp_path / "results.json").exists() and not any((tmp_path / "checkpoints").iterdir())
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(
