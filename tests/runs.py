@@ -24,9 +24,9 @@ TOY = (
 )
 
 
-def start(*arguments, **environment):
-    """Start main.py; what it prints is in one pipe."""
-    command = [sys.executable, "main.py", *arguments]
+def start(*arguments, program=("main.py",), **environment):
+    """Start main.py, or a program around it; what it prints is in one pipe."""
+    command = [sys.executable, *program, *arguments]
     env = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -34,8 +34,16 @@ def start(*arguments, **environment):
 def complete(*arguments, **environment):
     """Run main.py to its end; give its exit code and what it printed."""
     process = start(*arguments, **environment)
-    text, _ = process.communicate(timeout=240)
+    text = end(process)
     return process.returncode, text
+
+
+def end(process, seconds=240):
+    """Wait for a process's end, and give what it printed; where it does not come, none is left behind."""
+    try:
+        return process.communicate(timeout=seconds)[0]
+    finally:
+        process.kill()
 
 
 def wait_until(condition, process, seconds=120):

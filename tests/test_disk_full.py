@@ -2,14 +2,21 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
+from tiny import tiny_config
 
 import runs
+from eanet import data, sharding
+from eanet.checkpoint import Checkpoints
+from eanet.errors import UserError
+from eanet.group import Group
 
-_ARGUMENTS = (*runs.TOY, "--config.train.epochs=30")
+_ARGUMENTS = (*runs.TOY, "--config.train.epochs=40")
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk, uninterrupted):
     process = runs.start(*_ARGUMENTS, f"--workdir={workdir}")
     assert runs.wait_until(lambda: (workdir / "checkpoints" / "8").exists(), process)
     _fill(small_disk / "ballast")
-    text, _ = process.communicate(timeout=60)
+    text = runs.end(process)
     assert process.returncode == 1
     assert "Traceback" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
@@ -57,7 +64,45 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk, uninterrupted):
     (small_disk / "ballast").unlink()
     code, text = runs.complete(*_ARGUMENTS, f"--workdir={workdir}")
     assert code == 0, text
-    first = text.splitlines()[0]
-    assert first.startswith("Going on from step ") and int(first.split()[4]) >= 4
-    assert "damaged" not in text
+    assert int(re.search(r"Going on from step (\d+) of", text)[1]) >= 4 and "damaged" not in text
     runs.assert_equal(workdir, uninterrupted, _ARGUMENTS)
+
+
+def test_a_failed_save_is_noticed_before_the_next_one(small_disk):
+    """The next one may be many epochs away."""
+    config = tiny_config()
+    group = Group(config, data.load(config.data), sharding.make_mesh())
+    checkpoints = Checkpoints(small_disk / "checkpoints", keep=1)
+    checkpoints.save(group.init(), 1, config.to_dict(), {})
+    checkpoints.wait()
+    _fill(small_disk / "ballast")
+    with pytest.raises(UserError, match=r"No space left on device; whole are those of the steps: 1; ") as stop:
+        checkpoints.save(group.init(), 2, config.to_dict(), {})
+        for _ in range(1000):
+            checkpoints.check()
+            time.sleep(0.01)
+    assert stop.value.exit_code == 1
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    code, text = runs.complete(*_ARGUMENTS, f"--workdir={small_disk / 'run'}")
+    assert code == 2
+    (line,) = text.splitlines()
+    assert line.startswith(f"error: --workdir={small_disk / 'run'} cannot be written: ")
+
+
+def test_a_run_goes_on_when_nobody_takes_what_it_prints(tmp_path, uninterrupted):
+    """Not a full disk under its output, nor a reader that has gone."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "main.py", *_ARGUMENTS]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, f"--workdir={tmp_path / 'full'}"], cwd=runs.ROOT, stdout=full, stderr=-1)
+    assert (done.returncode, done.stderr) == (0, b"")
+    process = runs.start(*_ARGUMENTS, f"--workdir={tmp_path / 'gone'}")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(240) == 0
+    for name in ("full", "gone"):
+        runs.assert_equal(tmp_path / name, uninterrupted, _ARGUMENTS)

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -24,8 +25,8 @@ with Interruption() as interruption:
 def start(request):
     started = []
 
-    def start(when):
-        process = subprocess.Popen([sys.executable, "-c", _PROGRAM, when], stdout=subprocess.PIPE, text=True)
+    def start(when, program=_PROGRAM):
+        process = subprocess.Popen([sys.executable, "-c", program, when], stdout=subprocess.PIPE, text=True)
         started.append(process)
         assert process.stdout.readline() == "listening\n"
         return process
@@ -46,6 +47,27 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(start, number, code):
     process.send_signal(number)
     # Python's own answer to Ctrl-C is an exception, to the others there is none.
     assert process.wait(10) in ((-signal.SIGINT, 1, 130) if number == signal.SIGINT else (-number,))
+
+
+_COMPILED = """
+import jax
+from eanet.interruption import Interruption
+with Interruption():
+    call = jax.jit(lambda n: jax.lax.fori_loop(0, n, lambda i, x: x + jax.numpy.sin(x * i), 1.0)).lower(1).compile()
+    print("listening", flush=True)
+    call(2_000_000_000).block_until_ready()
+"""
+
+
+def test_the_second_signal_ends_a_compiled_call_too(start):
+    """In which Python hears of nothing."""
+    process = start("at the end of a call", _COMPILED)
+    time.sleep(0.5)
+    process.terminate()
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 143
 
 
 def test_where_there_is_nothing_to_save_the_first_one_ends(start):
