@@ -46,7 +46,7 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     state, extra = restored
     examples: data.Split = getattr(dataset, split)
     values = group.evaluate(state.params, *group.put(examples))
-    diverged = extra["progress"]["diverged"]
+    diverged = extra["tally"]["diverged"]
     step = int(state.step.addressable_shards[0].data[0])
     result = {"split": split, "step": step, "examples": len(examples)}
     healthy = {member: i for i, member in enumerate(group.members) if diverged[i] < 0}

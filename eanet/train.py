@@ -21,6 +21,7 @@ from eanet.interruption import Interruption
 from eanet.members import Member
 from eanet.progress import RunProgress
 from eanet.record import Record, environment
+from eanet.tally import Tally
 
 # The host breaks up long calls so that the bar moves and a signal is heard about this often.
 _PACE_SECONDS = 2.0
@@ -30,19 +31,6 @@ _DIVERGES = (
     "warning: validation loss has been above ln({}) for two epochs while training loss falls: the network is worse "
     "than no answer on images that it does not train on; does training see the same input as evaluation?"
 )
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the host knows of a run besides the training state; kept in its checkpoints."""
-
-    accuracy_best: list[float]  # of each member, on the validation split
-    epoch_best: list[int]
-    diverged: list[int]  # the step at which a member's loss or gradient was not finite; -1 = never
-    seconds_train: float = 0.0
-    seconds_evaluate: float = 0.0
-    seconds_compile: float = 0.0
-    activation_bytes: float = 0.0  # per image, of the compiled training program
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -88,15 +76,14 @@ class Run:
         self._config, self._dataset, self._record = config, dataset, record
         self._group = Group(config, dataset, mesh)
         self._members, self._experiment = self._group.members, self._group.experiment
-        count = len(self._members)
-        self._progress = Progress([-1.0] * count, [0] * count, [-1] * count)
+        self._tally = Tally.of(len(self._members))
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._run_id = str(record.read_note("wandb.json").get("id", ""))
         self._footprint = footprint.Footprint(self._experiment.model, self._experiment.image_shape)
         restored = self._checkpoints.restore(self._group.shapes(), config.to_dict())
         if restored:
             self._state, extra = restored
-            self._progress = Progress(**extra["progress"])
+            self._tally = Tally(**extra["tally"])
             self._run_id = self._run_id or extra["wandb_run_id"]
             record.begin(config.to_dict(), self._position(), extra["rows"])
             _say(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
@@ -152,7 +139,7 @@ class Run:
         if position == self._experiment.total_steps:
             return
         activation_bytes = self._group.compile_training(self._state, images, labels)
-        self._progress.activation_bytes = activation_bytes
+        self._tally.activation_bytes = activation_bytes
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs
@@ -166,12 +153,12 @@ class Run:
                 started = time.perf_counter()
                 self._state, monitor, sums = self._group.train(self._state, images, labels, num_steps)
                 elapsed = time.perf_counter() - started
-                for line in self._mark_diverged(monitor):
-                    bar.say(line)
+                for i, at, what in self._tally.diverging(monitor):
+                    bar.say(self._leave_out(i, at, what))
                 position += num_steps
                 pace, asked = processes.agree(_PACE_SECONDS * num_steps / elapsed, interruption.received or 0)
                 seconds += elapsed
-                self._progress.seconds_train += elapsed
+                self._tally.seconds_train += elapsed
                 numbers = self._train_numbers(sums, monitor)
                 speed = {"train/images_per_second": self._images(position - first) / seconds}
                 if position == end:
@@ -242,24 +229,12 @@ class Run:
             member: {f"train/{name}": float(sums[name][i]) / float(sums["examples"][i]) for name in metrics.NAMES}
             | {"train/learning_rate": float(monitor.learning_rate[i]), "train/grad_norm": float(monitor.grad_norm[i])}
             for i, member in enumerate(self._members)
-            if self._progress.diverged[i] < 0
+            if self._tally.healthy(i)
         }
-
-    def _mark_diverged(self, monitor: step.Monitor) -> list[str]:
-        """Note members whose loss or gradient is not finite, and say so. Raises UserError where none is left."""
-        lines = []
-        for i in range(len(self._members)):
-            if self._progress.diverged[i] >= 0 or monitor.nonfinite_step[i] < 0:
-                continue
-            at = int(monitor.nonfinite_step[i])
-            rate, norm = float(monitor.learning_rate[i]), float(monitor.grad_norm[i])
-            what = f"loss or gradient is not finite at step {at} (learning rate {rate:g}, gradient norm {norm:g})"
-            lines.append(self._leave_out(i, at, what))
-        return lines
 
     def _leave_out(self, i: int, step: int, what: str) -> str:
         """Mark a member as diverged; gives the line that says so. Raises UserError where none is left."""
-        member, diverged = self._members[i], self._progress.diverged
+        member, diverged = self._members[i], self._tally.diverged
         diverged[i] = step
         if min(diverged) < 0:
             return f"warning: {member.name}: {what}; it is left out from here, the others go on"
@@ -271,7 +246,6 @@ class Run:
     def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict]) -> None:
         """Add the metrics of the validation split to each member's numbers; drop those of one that diverges there."""
         values = self._group.evaluate(self._state.params, *validation)
-        progress = self._progress
         for i, member in enumerate(self._members):
             if member not in numbers:
                 continue
@@ -281,11 +255,8 @@ class Run:
                 _say(self._leave_out(i, step, f"validation loss is not finite after step {step}"))
                 del numbers[member]
                 continue
-            if averages["accuracy"] > progress.accuracy_best[i]:
-                progress.accuracy_best[i], progress.epoch_best[i] = averages["accuracy"], epoch
             numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
-            best = {"val/accuracy_best": progress.accuracy_best[i], "val/epoch_best": progress.epoch_best[i]}
-            numbers[member] |= best
+            numbers[member] |= self._tally.best(i, epoch, averages["accuracy"])
 
     def _test(self) -> dict[str, Any]:
         """Touch the test split, once, and write everything that a finished run leaves."""
@@ -294,10 +265,9 @@ class Run:
         seconds_test = self._group.seconds_evaluate
         rows = self._epoch_rows()
         self._count_seconds()
-        progress, count = self._progress, len(self._members)
-
-        for i, left in enumerate(progress.diverged):
-            if left < 0 and not math.isfinite(metrics.means(values, i)["loss"]):
+        tally, count = self._tally, len(self._members)
+        for i in range(count):
+            if tally.healthy(i) and not math.isfinite(metrics.means(values, i)["loss"]):
                 _say(self._leave_out(i, self._experiment.total_steps, "test loss is not finite"))
 
         def last(member: Member) -> dict[str, Any]:
@@ -307,7 +277,7 @@ class Run:
             member: {f"test/{name}": value for name, value in metrics.means(values, i).items()}
             | {name: value for name, value in last(member).items() if name.startswith("val/")}
             for i, member in enumerate(self._members)
-            if progress.diverged[i] < 0
+            if tally.healthy(i)
         }
         results = members.combine(self._members, numbers)
         images = self._images(self._experiment.total_steps)
@@ -316,15 +286,15 @@ class Run:
             "steps": self._experiment.total_steps,
             "parameters": self._footprint.parameters,
             "mmac": self._footprint.mmac,
-            "activation_mib": progress.activation_bytes / 2**20,
-            "seconds_compile": progress.seconds_compile,
-            "seconds_train": progress.seconds_train,
-            "seconds_evaluate": progress.seconds_evaluate,
-            "images_per_second": images / progress.seconds_train,
+            "activation_mib": tally.activation_bytes / 2**20,
+            "seconds_compile": tally.seconds_compile,
+            "seconds_train": tally.seconds_train,
+            "seconds_evaluate": tally.seconds_evaluate,
+            "images_per_second": images / tally.seconds_train,
             "images_per_second_inference": len(self._dataset.test) * count / seconds_test,
         }
         if count > 1:
-            results["members"] = members.table(self._members, numbers, progress.diverged)
+            results["members"] = members.table(self._members, numbers, tally.diverged)
         class_names = np.array(self._dataset.class_names)
         arrays = values if count > 1 else {name: value[0] for name, value in values.items()}
         self._record.write_predictions(**arrays, label=self._dataset.test.labels, class_name=class_names)
@@ -341,13 +311,13 @@ class Run:
 
     def _count_seconds(self) -> None:
         """Take over what the group has measured since the last time."""
-        self._progress.seconds_compile += self._group.seconds_compile
-        self._progress.seconds_evaluate += self._group.seconds_evaluate
+        self._tally.seconds_compile += self._group.seconds_compile
+        self._tally.seconds_evaluate += self._group.seconds_evaluate
         self._group.seconds_compile = self._group.seconds_evaluate = 0.0
 
     def _save(self, position: int) -> None:
         self._count_seconds()
-        extra = {"progress": dataclasses.asdict(self._progress), "wandb_run_id": self._run_id}
+        extra = {"tally": dataclasses.asdict(self._tally), "wandb_run_id": self._run_id}
         extra["rows"] = len(self._record.rows())
         self._checkpoints.save(self._state, position, self._config.to_dict(), extra)
 
