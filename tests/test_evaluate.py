@@ -51,6 +51,8 @@ def test_a_directory_without_a_run_is_an_error(tmp_path):
 def test_a_run_without_a_checkpoint_is_an_error(tmp_path):
     from eanet.record import Record
 
-    Record(tmp_path).open(tiny_config().to_dict())
+    record = Record(tmp_path)
+    record.open(tiny_config().to_dict())
+    record.begin(tiny_config().to_dict(), 0, 0)
     with pytest.raises(UserError, match="no checkpoint"):
         evaluate.evaluate(tmp_path, "test")
