@@ -127,6 +127,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_the_best_epoch_is_remembered_through_an_interruption(tmp_path, monkeypatch):
+    config = tiny_config(optimizer__learning_rate=1.0)  # with which the second epoch is worse than the first
+    monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)
+    monkeypatch.setattr(_InterruptAt, "looks", 0)
+    monkeypatch.setattr(_InterruptAt, "at", 5)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(train, "Interruption", _InterruptAt)
+        train.train(config, tmp_path)
+    results = train.train(config, tmp_path)
+    first, second = _rows(tmp_path)
+    assert first["val/accuracy"] > second["val/accuracy"]
+    assert (results["val/accuracy_best"], results["val/epoch_best"]) == (first["val/accuracy"], 1)
+
+
 def test_a_crash_after_a_row_leaves_no_row_twice(finished, tmp_path, monkeypatch):
     workdir, _ = finished
 
@@ -165,14 +179,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeyp
     assert not any((tmp_path / "checkpoints").iterdir())
 
 
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
-    """Weights grow thirtyfold a step until float32 has no number for them; trying again comes to the same end."""
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
+    """Weights grow thirtyfold a step until float32 has no number for them; again, step by step, it is the same step."""
     config = tiny_config(optimizer__learning_rate=0.3, optimizer__weight_decay=100.0, train__epochs=20)
     says = (
         r"at step (\d+) \(learning rate ([\d.]+), gradient norm (nan|inf)\); the last good checkpoint is kept, of step "
     )
     steps = []
-    for _ in range(2):
+    for pace in (1e9, 0.0):
+        monkeypatch.setattr(train, "_PACE_SECONDS", pace)
         with pytest.raises(UserError, match=says) as stop:
             train.train(config, tmp_path)
         assert stop.value.exit_code == 1
