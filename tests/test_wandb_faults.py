@@ -334,3 +334,20 @@ def test_a_killed_run_has_every_row_once(server, clients):
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert [row["step"] for row in run.history if "step" in row] == [row["step"] for row in rows]
     assert len(rows) == 60
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_rows_that_the_server_has_are_not_sent_again_and_those_it_lacks_are(offline):
+    """An offline part knows nothing of the server, and holds what it was given."""
+    sent = []
+    run = types.SimpleNamespace(offline=offline, summary={"step": 8}, log=lambda row: sent.append(row["step"]))
+    tracker = tracking.Tracker(run)
+    tracker.catch_up([{"step": 4}, {"step": 8}, {"step": 12}])  # of a run that goes on from its checkpoint at 12
+    tracker.log({"step": 16})
+    assert sent == ([16] if offline else [12, 16])
+    sent.clear()
+    run.summary["step"] = 20  # the server has seen more than the checkpoint
+    tracker.catch_up([{"step": 4}])
+    for step in (8, 20, 24):
+        tracker.log({"step": step})
+    assert sent == ([8, 20, 24] if offline else [24])
