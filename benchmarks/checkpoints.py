@@ -18,6 +18,7 @@ from eanet.checkpoint import Checkpoints
 from eanet.group import Group
 
 _EPOCH_IMAGES = 40_000  # CIFAR-100's training split
+_MOST = 0.02  # of an epoch's time, with a checkpoint an epoch
 
 
 def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, directory: str) -> dict:
@@ -55,7 +56,8 @@ def describe(seconds: dict[str, list[float]], config: ml_collections.ConfigDict,
     return (
         f"A checkpoint adds {1000 * cost:.0f} ms ({1000 * min(costs):.0f} to {1000 * max(costs):.0f}) to an epoch of "
         f"{epoch:.2f} s with {steps} steps ({cost / epoch:.1%}); for {1000 * waiting:.0f} ms of it training waits.\n"
-        f"Of an epoch of {_EPOCH_IMAGES:,} images, {whole:.0f} s at this speed, it is {cost / whole:.2%}."
+        f"Of an epoch of {_EPOCH_IMAGES:,} images, {whole:.0f} s at this speed, it is {cost / whole:.2%}; "
+        f"at most {_MOST:.0%}: {'yes' if cost <= _MOST * whole else 'no'}."
     )
 
 
