@@ -14,21 +14,39 @@ from eanet.errors import UserError
 _RUN = (*runs.TOY, "--config.train.epochs=40", "--config.checkpoint.every_epochs=2")
 
 
-def _start_two(*arguments):
+# Runs main.py with a fault in the second epoch.
+_FAULTY = """
+import runpy, sys
+from eanet import train
+def fail(self, epoch, *rest):
+    raise RuntimeError("a fault of this process alone")
+train.Run._validate = fail
+sys.argv[0] = "main.py"
+runpy.run_path("main.py", run_name="__main__")
+"""
+
+
+def _start_two(*arguments, programs=(("main.py",), ("main.py",))):
     """Start the two processes of a run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     return [
-        runs.start(*arguments, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i))
-        for i in range(2)
+        runs.start(
+            *arguments, program=program, JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i)
+        )
+        for i, program in enumerate(programs)
     ]
 
 
 def _end(group, seconds=60):
-    """Wait for both; give their exit codes and what they printed."""
+    """Wait for both; give their exit codes and what they printed. None is left behind."""
     limit = time.monotonic() + seconds
-    texts = [process.communicate(timeout=limit - time.monotonic())[0] for process in group]
+    try:
+        texts = [process.communicate(timeout=limit - time.monotonic())[0] for process in group]
+    finally:
+        for process in group:
+            process.kill()
     return [process.returncode for process in group], texts
 
 
@@ -84,6 +102,15 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
     assert [text.count("Going on from step") for text in texts] == [1, 0]
     assert [text.count("Test: ") for text in texts] == [1, 0]
     _assert_close(workdir, tmp_path / "one", arguments)
+
+
+def test_a_fault_in_one_process_ends_the_other(tmp_path):
+    group = _start_two(*_RUN, f"--workdir={tmp_path / 'run'}", programs=(("main.py",), ("-c", _FAULTY)))
+    assert runs.wait_until(lambda: (tmp_path / "run" / "environment.json").exists(), group[0])
+    codes, texts = _end(group, 120)  # a minute, and the time to compile
+    assert codes[1] == 1 and "RuntimeError: a fault of this process alone" in texts[1]
+    assert codes[0] in (1, -6), texts
+    assert "has lost another one" in texts[0] or "another task died" in texts[0]
 
 
 @pytest.mark.parametrize(
