@@ -91,8 +91,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def _cannot_be_written(self, error: Exception) -> UserError:
-        self._manager.reload()  # until now it has counted what it meant to write and to delete
-        kept = ", ".join(map(str, self.steps())) or "none"
+        # Not Orbax's own list, which counts what it meant to write and to delete.
+        kept = (
+            ", ".join(sorted((path.name for path in self._directory.iterdir() if path.name.isdecimal()), key=int))
+            or "none"
+        )
         return processes.explain(error) or UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
             f"{kept}; the same command goes on from there",
@@ -185,7 +188,10 @@ class Checkpoints:
     def close(self) -> None:
         """Wait for the last save to be on disk. Raises UserError where that fails."""
         self.wait()
-        self._manager.close()
+        try:
+            self._manager.close()  # which writes and waits as well
+        except Exception as error:
+            raise self._cannot_be_written(error) from error
 
 
 def _on_one_device(like: TrainState) -> TrainState:

@@ -36,20 +36,18 @@ class Interruption:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
         if self._compiled_calls:
             signal.set_wakeup_fd(self._bell_before)
             self._bell.close()  # which ends the thread
 
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        for other in self._before:  # to their defaults, as what was there before may have been to ignore them
+            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
         if self.at_once:
             raise SystemExit(self.exit_code)
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
 
     @property
     def exit_code(self) -> int:

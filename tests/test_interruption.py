@@ -25,8 +25,13 @@ with Interruption() as interruption:
 def start(request):
     started = []
 
-    def start(when, program=_PROGRAM):
-        process = subprocess.Popen([sys.executable, "-c", program, when], stdout=subprocess.PIPE, text=True)
+    def start(when, program=_PROGRAM, handler=signal.SIG_DFL):
+        def inherit():  # whatever these tests were started with
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, handler)
+
+        command = [sys.executable, "-c", program, when]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=inherit)
         started.append(process)
         assert process.stdout.readline() == "listening\n"
         return process
@@ -47,6 +52,15 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(start, number, code):
     process.send_signal(number)
     # Python's own answer to Ctrl-C is an exception, to the others there is none.
     assert process.wait(10) in ((-signal.SIGINT, 1, 130) if number == signal.SIGINT else (-number,))
+
+
+def test_a_shells_background_ignores_ctrl_c_and_a_run_does_not(start):
+    process = start("at the end of a call", handler=signal.SIG_IGN)
+    process.send_signal(signal.SIGHUP)  # which nohup has ignored, and so it stays
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "SIGINT 130\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) in (-signal.SIGINT, 1, 130)
 
 
 _COMPILED = """

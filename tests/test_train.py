@@ -110,7 +110,7 @@ class _InterruptAt(train.Interruption):
 
 @pytest.mark.parametrize("at", [2, 5, 8])
 def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, at):
-    """Interrupted within an epoch (steps 2 and 5 of 4 + 4), with rows that later vanish or stay, and in the last call."""
+    """Interrupted within an epoch (steps 2 and 5 of 4 + 4), with rows that later vanish or stay, or at the end."""
     workdir, _ = finished
     monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)  # a look at every step
     monkeypatch.setattr(_InterruptAt, "looks", 0)
