@@ -34,7 +34,7 @@ time.sleep(float(os.environ.get("STAND_IN_SECONDS", "1")))
 if flags.get("config.train.batch_size") == "500":
     sys.exit("\\n".join(f"line {i}" for i in range(20)))
 pathlib.Path("times").open("a").write(f"{begin} {time.time()}\\n")
-(workdir / "metrics.jsonl").write_text('{"epoch": 1000000}\\n')
+(workdir / "metrics.jsonl").write_text('{"step": 1000000, "epoch": 1000000}\\n')
 (workdir / "results.json").write_text(json.dumps({"val/accuracy_best": int(flags["config.seed"]) / 8}))
 """
 
@@ -264,7 +264,7 @@ def test_so_many_run_at_a_time(jobs, monkeypatch, tmp_path, capsys):
         assert "[done]" not in plan
         first = tmp_path / re.search(r"--workdir=(\S+)", plan)[1]
         first.mkdir(parents=True, exist_ok=True)
-        (first / "metrics.jsonl").write_text('{"epoch": 1000000}\n')
+        (first / "metrics.jsonl").write_text('{"step": 1000000, "epoch": 1000000}\n')
     code, printed = _sweep(tmp_path, f"--jobs={jobs}")
     assert code == 0 and "toy: 4 of 4 done, best val/accuracy_best 0.3750" in printed
     spans = [tuple(map(float, line.split())) for line in (tmp_path / "times").read_text().splitlines()]
