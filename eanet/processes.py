@@ -17,8 +17,6 @@ from eanet.errors import UserError
 _HEARTBEAT_SECONDS = 30
 # How long those that are done wait for the others: the first one may have an upload to finish.
 _SHUTDOWN_SECONDS = 150
-
-
 # How XLA's errors begin that have nothing to do with other processes.
 _OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 

@@ -148,8 +148,7 @@ class Run:
         with bar:
             while position < self._experiment.total_steps:
                 end = self._next_row(position)
-                num_steps = end - position
-                num_steps = min(num_steps, max(1, int(pace)))
+                num_steps = min(end - position, max(1, int(pace)))
                 started = time.perf_counter()
                 self._state, monitor, sums = self._group.train(self._state, images, labels, num_steps)
                 elapsed = time.perf_counter() - started

@@ -19,6 +19,7 @@ for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
 
 import jax
 import pytest
+from wandb_server import WandbServer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -33,6 +34,14 @@ def tfds_dir(tmp_path_factory):
 def tfrecord_dir(tmp_path_factory):
     """The same records in the format that only TensorFlow reads."""
     return _synthetic_tfds(tmp_path_factory, "tfrecord")
+
+
+@pytest.fixture
+def server():
+    """A W&B server on this machine, of which nothing may have been asked that it does not know."""
+    with WandbServer() as server:
+        yield server
+    assert not server.problems
 
 
 def _synthetic_tfds(tmp_path_factory, file_format):

@@ -5,6 +5,7 @@ import importlib
 import pathlib
 
 import pytest
+from tiny import set_field
 
 from configs import default
 from eanet import config as config_lib
@@ -112,14 +113,9 @@ BAD_VALUES = [
 
 
 def changed(field, value):
-    """The default with one field set, past ml_collections' own check of types, which a file can avoid too."""
+    """The default with one field set."""
     config = default.get_config()
-    *groups, name = field.split(".")
-    group = config
-    for part in groups:
-        group = group[part]
-    with group.ignore_type():
-        group[name] = value
+    set_field(config, field, value)
     return config
 
 

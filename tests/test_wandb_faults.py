@@ -101,13 +101,6 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture
-def server():
-    with WandbServer() as server:
-        yield server
-    assert not server.problems
-
-
-@pytest.fixture
 def clients(server, tmp_path):
     clients = Clients(server, tmp_path)
     try:

@@ -104,13 +104,6 @@ class Clients:
 
 
 @pytest.fixture
-def server():
-    with WandbServer() as server:
-        yield server
-    assert not server.problems
-
-
-@pytest.fixture
 def clients(server, tmp_path):
     # Where pytest runs in the background its children would ignore SIGINT, and an agent's could outlive the test.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,9 +18,15 @@ def tiny_config(**overrides):
         "wandb__mode": "disabled",
     }
     for name, value in (fields | overrides).items():
-        *path, leaf = name.split("__")
-        node = config
-        for part in path:
-            node = node[part]
-        node[leaf] = value
+        set_field(config, name.replace("__", "."), value)
     return config
+
+
+def set_field(config, field, value):
+    """Set a dotted field past ml_collections' own check of types, which a configuration file can avoid too."""
+    *groups, name = field.split(".")
+    group = config
+    for part in groups:
+        group = group[part]
+    with group.ignore_type():
+        group[name] = value
