@@ -5,6 +5,12 @@ The same command goes on where it stopped; a finished run is left as it is.
 
 # The work is in eanet.train, where it can be tested.
 
+from eanet.interruption import Interruption
+
+interruption = Interruption(may_exit=True)
+if __name__ == "__main__":
+    interruption.__enter__()  # before the imports: they take seconds, in which a signal should be heard as well
+
 import os
 import sys
 
@@ -26,7 +32,7 @@ def main(argv: list[str]) -> None:
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value)
     cli.check_directory("--workdir", workdir)
-    train(_CONFIG.value, workdir)
+    train(_CONFIG.value, workdir, interruption)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,18 @@
 """External attention against self-attention in a small vision transformer, in JAX and Flax."""
 
-from eanet.attention import ExternalAttention, SelfAttention
-from eanet.model import VisionTransformer, build_model
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eanet.attention import ExternalAttention, SelfAttention
+    from eanet.model import VisionTransformer, build_model
 
 __all__ = ["ExternalAttention", "SelfAttention", "VisionTransformer", "build_model"]
+
+
+# Imported when they are first asked for: a command that listens for signals from its start cannot wait for Flax.
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "attention" if name.endswith("Attention") else "model"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -77,7 +77,8 @@ class _LastingOutput:
 
 
 def keep_going_without_output() -> None:
-    """From here on, let nothing fail because nobody can take what is printed."""
+    """From here on, let nothing fail because nobody can take what is printed, and print each line when it is there."""
+    sys.stdout.reconfigure(line_buffering=True)
     sys.stdout = _LastingOutput(sys.stdout)
     atexit.register(sys.stdout.close_quietly)
 

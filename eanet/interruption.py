@@ -1,28 +1,47 @@
-"""SIGTERM, SIGINT and SIGHUP as a polite request: go on to the end of a call, then stop."""
+"""SIGTERM, SIGINT and SIGHUP as a polite request: go on to the end of a call, then stop.
 
+This file imports nothing heavy: main.py listens before it imports what takes seconds.
+"""
+
+import contextlib
 import os
 import signal
 import socket
 import threading
 import types
 
+_SHOW_CURSOR = "\x1b[?25h"  # which a progress bar has hidden
+
 
 class Interruption:
-    """Catch the first SIGTERM, SIGINT or SIGHUP of a run; a second one ends the process at once. A context manager.
+    """Note the first SIGTERM, SIGINT or SIGHUP in `received`; end the process at the second. A context manager.
 
-    Where `at_once` is set, because there is nothing to save, the first one raises SystemExit, so that what is open
-    is closed. Python hears of a signal between two of its own steps only, and a compiled call is one: there the second
-    one is waited for in a thread.
+    While `at_once` is set, because there is nothing to save, the first one ends the process, with one line. Only who
+    owns the process may set it (`may_exit`); in a notebook, e.g., it stays off.
+
+    Nothing is raised: an exception from a signal handler appears in whatever Python happens to run, also in a callback
+    of XLA's compiler, and there it is a segmentation fault. And as Python runs handlers between two of its own
+    instructions only, and a compilation or a compiled call is one, a thread does the work. A process that compiles
+    nothing (`compiled_calls=False`) needs no thread, and there the second signal does what it does by default.
     """
 
     # SIGHUP: its terminal is gone; Windows has none.
     _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
-    def __init__(self, compiled_calls: bool = True) -> None:
-        self.at_once = False
-        self._compiled_calls = compiled_calls
+    def __init__(self, may_exit: bool = False, compiled_calls: bool = True) -> None:
+        self._may_exit, self._compiled_calls = may_exit, compiled_calls
+        self._at_once = may_exit
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the first signal ends the process."""
+        return self._at_once
+
+    @at_once.setter
+    def at_once(self, value: bool) -> None:
+        self._at_once = value and self._may_exit
 
     def __enter__(self) -> "Interruption":
         # nohup has SIGHUP ignored, and so it stays; SIGINT, which a shell's background has ignored, stops a run.
@@ -31,7 +50,7 @@ class Interruption:
             ours, self._bell = socket.socketpair()
             self._bell.setblocking(False)
             self._bell_before = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-            threading.Thread(target=_end_at_the_second, args=(ours, set(numbers)), daemon=True).start()
+            threading.Thread(target=self._listen, args=(ours, set(numbers)), daemon=True).start()
         self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
@@ -43,11 +62,23 @@ class Interruption:
             self._bell.close()  # which ends the thread
 
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
+        if self._compiled_calls:  # the thread has heard of it, and sooner
+            return
         self.received = signal.Signals(number)
         for other in self._before:  # to their defaults, as what was there before may have been to ignore them
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
-        if self.at_once:
-            raise SystemExit(self.exit_code)
+
+    def _listen(self, bell: socket.socket, numbers: set[int]) -> None:
+        with bell:
+            while byte := bell.recv(1):
+                if byte[0] not in numbers:
+                    continue
+                number = signal.Signals(byte[0])
+                if self.received:
+                    _leave(number, "stopped at once")
+                if self.at_once:
+                    _leave(number, "stopped; there was nothing to save")
+                self.received = number
 
     @property
     def exit_code(self) -> int:
@@ -55,10 +86,9 @@ class Interruption:
         return 128 + (self.received or 0)
 
 
-def _end_at_the_second(bell: socket.socket, numbers: set[int]) -> None:
-    heard = 0
-    with bell:
-        while number := bell.recv(1):
-            heard += number[0] in numbers
-            if heard == 2:
-                os._exit(128 + number[0])
+def _leave(number: signal.Signals, what: str) -> None:
+    """End the process, whatever its other threads are in the midst of."""
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        line = f"{number.name}: {what}.\n"
+        os.write(2, (_SHOW_CURSOR + "\r" + line if os.isatty(2) else line).encode())
+    os._exit(128 + number)

@@ -1,5 +1,6 @@
 """The journey of a run: data → calls of the compiled step → evaluation → record."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -33,12 +34,15 @@ _DIVERGES = (
 )
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, interruption: Interruption | None = None
+) -> dict[str, Any]:
     """Train, validate and test as the configuration says, and leave the record in `workdir`.
 
     Goes on from the newest checkpoint in `workdir`; a finished run is left as it is. Returns the contents
     of results.json. Raises UserError for bad input before anything is written, and SystemExit with
-    128 + signal where SIGTERM or SIGINT asked to stop (after a checkpoint).
+    128 + signal if SIGTERM or SIGINT asked to stop (after a checkpoint). interruption is the caller's, if the caller
+    listens for signals already.
     """
     config_lib.validate(config)
     fields = config.to_dict()
@@ -58,7 +62,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
         record.open(fields)
         processes.wait_for_all("record open")
-        return Run(config, dataset, record, mesh).finish()
+        with contextlib.nullcontext(interruption) if interruption else Interruption() as heard:
+            heard.at_once = jax.process_count() == 1  # until there is something to save; several have to agree
+            return Run(config, dataset, record, mesh).finish(heard)
     except jax.errors.JaxRuntimeError as error:
         if lost := processes.explain(error):
             raise lost from error
@@ -96,13 +102,8 @@ class Run:
         """Give the steps done, which all members have in common."""
         return int(self._state.step.addressable_shards[0].data[0])
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, interruption: Interruption) -> dict[str, Any]:
         """Run the remaining steps and the test, write the results, and close everything that was opened."""
-        with Interruption() as interruption:
-            interruption.at_once = jax.process_count() == 1  # until there is something to save; several have to agree
-            return self._finish(interruption)
-
-    def _finish(self, interruption: Interruption) -> dict[str, Any]:
         fields = self._config.to_dict()
         names = [member.name for member in self._members] if len(self._members) > 1 else []
         tracker = tracking.start(fields, self._record.workdir, self._run_id, jax.process_index() == 0, names)
@@ -127,6 +128,7 @@ class Run:
                 self._checkpoints.close()
             finally:
                 tracker.finish(results, self._record.curves, exit_code)
+                interruption.at_once = jax.process_count() == 1
         return results
 
     def _train(self, tracker: tracking.Tracker, interruption: Interruption) -> None:
