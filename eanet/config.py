@@ -1,10 +1,14 @@
 """The configuration's rules: every field with its type and range, checked before anything is built."""
 
+import copy
+import functools
 import hashlib
 import json
 import math
+import pathlib
+import runpy
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -131,6 +135,9 @@ def _several(rule: Rule) -> Rule:
 
 RULES |= {f"vary.{name}": _several(RULES[field]) for name, field in members.VARIED.items()}
 
+# Fields that records of earlier versions have and this one does not, each with the default that it had.
+RETIRED: dict[str, Any] = {}
+
 # Fields that change where a run's traces go, but not one of its numbers.
 _WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "wandb")
 
@@ -143,13 +150,50 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    # By its path: whoever compares runs from another directory may have a package named configs as well.
+    path = pathlib.Path(__file__).parents[1] / "configs/default.py"
+    return runpy.run_path(str(path))["get_config"]().to_dict()
+
+
+def complete(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a record, whatever version wrote it, with the fields of this version.
+
+    A field that did not exist yet takes its default, and one that has been retired is left out. Raises UserError for
+    a retired field with another value than its old default, for one that this version has never known, and for what
+    is no configuration.
+    """
+    if "seed" not in recorded or not isinstance(recorded.get("model"), Mapping):
+        raise UserError("this is no configuration; accepted: what a run has written")
+    kept = {}
+    for field, value in flatten(recorded).items():
+        if field in RETIRED:
+            if (tuple(value) if isinstance(value, list) else value) != RETIRED[field]:
+                raise UserError(
+                    f"config.{field}={value!r} is of an earlier version; this one knows no such field and accepts "
+                    f"records with its old default, {RETIRED[field]!r}, alone"
+                )
+        elif field not in RULES:
+            raise UserError(f"config.{field}={value!r}: no such field in this version; a later one may have written it")
+        else:
+            kept[field] = value
+    whole = copy.deepcopy(_defaults())
+    for field, value in kept.items():
+        *groups, name = field.split(".")
+        functools.reduce(dict.__getitem__, groups, whole)[name] = value
+    return whole
+
+
 def from_record(fields: Any, where: str) -> ml_collections.ConfigDict:
-    """Give what a run's config.json holds as a validated configuration; where it lies is for the UserError."""
+    """Return what a run's config.json holds as a validated configuration, completed where an earlier version wrote it.
+
+    where it lies is for the UserError.
+    """
+    if not isinstance(fields, dict):
+        raise UserError(f"{where} holds no configuration; accepted: what a run has written")
     try:
-        config = ml_collections.ConfigDict(fields)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{where} holds no configuration; accepted: what a run has written") from error
-    try:
+        config = ml_collections.ConfigDict(complete(fields))
         validate(config)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
@@ -251,14 +295,22 @@ def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, 
 
 
 def fingerprint(config: dict[str, Any]) -> str:
-    """Give 8 hexadecimal digits that stand for a whole resolved configuration."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:8]
+    """Return 8 hexadecimal digits that stand for all fields with another value than their default.
+
+    So a field that a later version adds does not change them.
+    """
+    usual = flatten(_defaults())
+    changed = {field: value for field, value in flatten(config).items() if field not in usual or value != usual[field]}
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """Name the first field with an effect on the numbers in which two configurations differ."""
+    """Name the first field with an effect on the numbers in which a configuration and a recorded one differ.
+
+    Raises UserError for a recorded field that this version cannot honour.
+    """
     # Through JSON, because a stored configuration has been through it: tuples become lists.
-    ours, theirs = (flatten(json.loads(json.dumps(config))) for config in (ours, theirs))
+    ours, theirs = (flatten(json.loads(json.dumps(config))) for config in (ours, complete(theirs)))
     for field in sorted(ours.keys() | theirs.keys()):
         if without_effect(field):
             continue

@@ -18,6 +18,7 @@ from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.group import Group
+from eanet.interruption import Interruption
 from eanet.record import Record
 
 SPLITS = ("validation", "test")
@@ -35,6 +36,7 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     if fields is None:
         raise UserError(f"--workdir={workdir} holds no run (there is no config.json); accepted: a run's directory")
     config = config_lib.from_record(fields, f"{record.workdir}/config.json")
+    fields = config.to_dict()
     if not record.checkpoints.is_dir():
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
@@ -124,7 +126,8 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="validation", help="default: validation")
     arguments = parser.parse_args()
     cli.check_directory("--workdir", arguments.workdir, new=False)
-    result = evaluate(arguments.workdir, arguments.split)
+    with Interruption(may_exit=True):
+        result = evaluate(arguments.workdir, arguments.split)
     if jax.process_index() == 0:
         _print(result)
 

@@ -85,7 +85,7 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
         if not isinstance(needed, dict):
             raise UserError(f"{workdir}: config.json or results.json holds no run", exit_code=1)
     try:
-        config_lib.from_record(config, f"{workdir}/config.json")
+        config = config_lib.from_record(config, f"{workdir}/config.json").to_dict()
     except UserError as error:
         raise UserError(str(error), exit_code=1) from error
     group, rows, predictions = members.of(config), record.rows(), record.read_predictions()

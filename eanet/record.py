@@ -92,7 +92,10 @@ class Record:
             return
         if not isinstance(stored, dict):
             raise UserError(f"{self.workdir / 'config.json'} holds no configuration; choose another --workdir")
-        difference = config_lib.first_difference(config, stored)
+        try:
+            difference = config_lib.first_difference(config, stored)
+        except UserError as error:
+            raise UserError(f"{self.workdir / 'config.json'}: {error}; choose another --workdir") from error
         if difference:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
 

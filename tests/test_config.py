@@ -260,7 +260,7 @@ def test_a_network_must_fit_the_memory(monkeypatch):
 def test_a_record_that_is_no_configuration_is_refused():
     fields = default.get_config().to_dict()
     assert config_lib.from_record(fields, "config.json").to_dict() == fields
-    for content in ([fields], "text", 3, {"model.dim": 3}):
+    for content in ([fields], "text", 3, {}, {"model.dim": 3}, {"seed": 0, "model": 3}, fields | {"train": 3}):
         with pytest.raises(UserError, match=r"^here/config\.json"):
             config_lib.from_record(content, "here/config.json")
 
@@ -335,11 +335,12 @@ def test_first_difference_names_a_field_with_an_effect_and_only_such(field):
         assert difference == f"config.{field} is {other!r} there and {value!r} here"
 
 
-def test_first_difference_sees_fields_that_only_one_side_has():
+def test_first_difference_takes_a_recorded_field_that_is_missing_as_its_default():
     ours, theirs = default.get_config().to_dict(), default.get_config().to_dict()
-    del theirs["model"]["pool"]
-    assert "config.model.pool" in config_lib.first_difference(ours, theirs)
-    assert "config.model.pool" in config_lib.first_difference(theirs, ours)
+    del theirs["model"]["pool"], theirs["vary"]
+    assert config_lib.first_difference(ours, theirs) is None
+    ours["model"]["pool"] = "cls"
+    assert config_lib.first_difference(ours, theirs) == "config.model.pool is 'mean' there and 'cls' here"
 
 
 def test_flatten_joins_names_with_dots():
