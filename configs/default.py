@@ -30,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.dir = ""  # the TFDS directory; empty = TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.validation_fraction = 0.2  # last part of the training set, by record id
     data.train_limit = 0  # train on the first N images only; 0 = all
+    data.eval_limit = 0  # validate and test on the first N images of each split only; 0 = all
 
     # Model
     config.model = model = ml_collections.ConfigDict()
@@ -82,12 +83,13 @@ def get_config() -> ml_collections.ConfigDict:
     train.label_smoothing = 0.1
     train.steps_per_call = 0  # steps between two rows of training metrics; 0 = a row an epoch
 
-    # Guards: training must see what evaluation sees
+    # Guards: training must see what evaluation sees, and its loss must stay within reason
     config.guard = guard = ml_collections.ConfigDict()
     guard.input_difference = 1e-6  # largest difference with augmentation at strength 0; above it the run stops
     guard.zeros = 0.05  # warn where the share of exact zeros in the input differs by more,
     guard.mean = 0.1  # or its mean, in deviations of the evaluation's,
     guard.deviation = 0.2  # or its deviation, relative to the evaluation's
+    guard.loss = 20.0  # a loss above so many times ln(classes), that of uniform guessing, has diverged
 
     # Checkpoints
     config.checkpoint = checkpoint = ml_collections.ConfigDict()

@@ -16,7 +16,8 @@ from eanet.statistics import Difference, Estimate
 COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
 MATCHED = 0.1  # up to this relative difference
 
-_SAME = ("data.name", "data.validation_fraction")  # without which accuracies are not of the same images
+# Without which accuracies are not of the same images.
+_SAME = ("data.name", "data.validation_fraction", "data.eval_limit")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def compare(runs: Sequence[Run], by: Sequence[str] = (), baseline: str = "", not
     Raises UserError where runs are of different data or splits, or one group holds a seed twice.
     """
     _check_same_data(runs)
-    notes = [*notes, *_environment_notes(runs)]
+    notes = [*notes, *_limit_notes(runs), *_environment_notes(runs)]
     differing = _differing(runs)
     chosen = _checked_by(by, runs) if by else _distinguishing(runs, differing)
     groups: dict[tuple, list[Run]] = {}
@@ -93,6 +94,13 @@ def _check_same_data(runs: Sequence[Run]) -> None:
                 )
         if not np.array_equal(run.labels, first.labels):
             raise UserError(f"{first.name} and {run.name} were tested on different images")
+
+
+def _limit_notes(runs: Sequence[Run]) -> list[str]:
+    limit = runs[0].fields["data.eval_limit"]
+    return (
+        [f"Validated and tested on the first {limit:,} images of each split only (data.eval_limit)."] if limit else []
+    )
 
 
 def _environment_notes(runs: Sequence[Run]) -> list[str]:

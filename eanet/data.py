@@ -72,10 +72,16 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
             f"config.data.train_limit={config.train_limit} is more than the {boundary} training images "
             f"of {config.name}; accepted: 0 (all) to {boundary}"
         )
+    validation, test = records[boundary:], Split(arrays["test_images"], arrays["test_labels"])
+    if config.eval_limit > max(len(validation), len(test)):
+        raise UserError(
+            f"config.data.eval_limit={config.eval_limit} is more than the {len(validation)} validation and the "
+            f"{len(test)} test images of {config.name}; accepted: 0 (all) to {max(len(validation), len(test))}"
+        )
     return Dataset(
         train=records[: config.train_limit or boundary],
-        validation=records[boundary:],
-        test=Split(arrays["test_images"], arrays["test_labels"]),
+        validation=validation[: config.eval_limit or None],
+        test=test[: config.eval_limit or None],
         **{name: tuple(value) for name, value in meta.items()},
     )
 

@@ -51,6 +51,8 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     diverged = extra["tally"]["diverged"]
     step = int(state.step.addressable_shards[0].data[0])
     result = {"split": split, "step": step, "examples": len(examples)}
+    if config.data.eval_limit:
+        result["eval_limit"] = config.data.eval_limit
     healthy = {member: i for i, member in enumerate(group.members) if diverged[i] < 0}
     numbers = {member: metrics.means(values, i) for member, i in healthy.items()}
     result |= members.combine(group.members, numbers)
@@ -95,7 +97,8 @@ def _details(dataset: data.Dataset, labels: np.ndarray, values: dict[str, np.nda
 
 def _print(result: dict[str, Any]) -> None:
     """Print an evaluation as aligned text."""
-    print(f"{result['split']}, {result['examples']:,} images, checkpoint of step {result['step']}")
+    first = "first " if "eval_limit" in result else ""
+    print(f"{result['split']}, {first}{result['examples']:,} images, checkpoint of step {result['step']}")
     for name in [name.removesuffix("loss") for name in result if name == "loss" or name.endswith("/loss")]:
         loss, accuracy, top5 = (result[name + metric] for metric in metrics.NAMES)
         spread = ""

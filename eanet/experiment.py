@@ -1,6 +1,7 @@
 """From a configuration and a data set to the fixed parts that a compiled step closes over."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ class Experiment:
     microbatch: int  # examples whose activations exist at a time; batch_size = all of them
     evaluation_batch: int  # examples of one evaluation step; a multiple of the devices, as batch_size is
     train_examples: int
+    loss_limit: float  # a loss above it has diverged
     image_shape: tuple[int, ...]  # height, width, channels
 
     @property
@@ -90,5 +92,6 @@ def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.shardin
         microbatch=microbatch(config.train, mesh),
         evaluation_batch=_CPU_EVALUATION_BATCH if _on_one_cpu(mesh) else 8 * config.train.batch_size,
         train_examples=len(dataset.train),
+        loss_limit=config.guard.loss * math.log(max(len(dataset.class_names), 2)),
         image_shape=dataset.train.images.shape[1:],
     )

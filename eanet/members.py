@@ -138,7 +138,8 @@ def describe(members: Sequence[Member], results: Mapping[str, Any]) -> str:
         if count > 1:
             low, high = (results[_join(point, f"test/accuracy_{end}")] for end in ("low", "high"))
             spread = f" ({low:.2%} to {high:.2%}, 95%, n = {count})"
-        start = f"{whose}test" if point else "Test:"
+        part = f" (first {results['eval_limit']:,} images)" if "eval_limit" in results else ""
+        start = f"{whose}test{part}" if point else f"Test{part}:"
         lines.append(f"{start} loss {loss:.4f}  accuracy {accuracy:.2%}{spread}  top-5 {top5:.2%}")
     return "\n".join(lines)
 

@@ -49,9 +49,10 @@ class TrainState:
 class Monitor:
     """What a call reports besides the state."""
 
-    grad_norm: jax.Array  # of the last step, before clipping; where one was not finite, of the first such
+    loss: jax.Array  # of the last step; if the network has diverged, of the first step at which it had
+    grad_norm: jax.Array  # of the same step, before clipping
     learning_rate: jax.Array  # of the same step
-    nonfinite_step: jax.Array  # int32, the first step whose loss or gradient is not finite; -1 = none
+    diverged_step: jax.Array  # int32, the first step with a loss or gradient not finite or a loss above the limit; -1
 
 
 # learning_rate, weight_decay and label_smoothing, float32 [], and rates of dropout: see eanet.members.
@@ -113,11 +114,12 @@ def train_step(
     starts_epoch = state.step % experiment.steps_per_epoch == 0
     epoch_sums = jax.tree.map(lambda old, new: jnp.where(starts_epoch, 0, old) + new, state.epoch_sums, sums)
     grad_norm = optax.tree.norm(grads)
-    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    healthy = (loss <= experiment.loss_limit) & jnp.isfinite(grad_norm)
     monitor = Monitor(
+        loss=loss,
         grad_norm=grad_norm,
         learning_rate=jnp.asarray(experiment.schedule(hyperparameters)(state.step), jnp.float32),
-        nonfinite_step=jnp.where(finite, -1, state.step),
+        diverged_step=jnp.where(healthy, -1, state.step),
     )
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, epoch_sums), monitor
@@ -166,11 +168,11 @@ def train_call(
         examples = sharding.split_over_data(order[row])
         batch = (images[examples], labels[examples], masks[row])
         state, monitor = train_step(experiment, state, key, hyperparameters, *batch)
-        # From the first step whose numbers are not finite on, what is seen stays that step's.
-        kept = seen.nonfinite_step >= 0
+        # From the first step at which the network has diverged on, what is seen stays that step's.
+        kept = seen.diverged_step >= 0
         return state, jax.tree.map(lambda old, new: jnp.where(kept, old, new), seen, monitor)
 
-    nothing = Monitor(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32))
+    nothing = Monitor(*[jnp.zeros((), jnp.float32)] * 3, jnp.full((), -1, jnp.int32))
     return jax.lax.fori_loop(0, num_steps, one, (state, nothing))
 
 

@@ -1,9 +1,12 @@
 """What the host knows of a run besides the training state; kept in its checkpoints."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from eanet.step import Monitor
+
+FAR = "is far above that of uniform guessing (config.guard.loss)"
 
 
 @dataclasses.dataclass
@@ -12,7 +15,7 @@ class Tally:
 
     accuracy_best: list[float]  # of each member, on the validation split
     epoch_best: list[int]
-    diverged: list[int]  # the step at which a member's loss or gradient was not finite; -1 = never
+    diverged: list[int]  # the step at which a member was seen to have diverged; -1 = never
     seconds_train: float = 0.0
     seconds_evaluate: float = 0.0
     seconds_compile: float = 0.0
@@ -35,8 +38,9 @@ class Tally:
 
     def diverging(self, monitor: Monitor) -> Iterator[tuple[int, int, str]]:
         """Give each member that a call has seen diverge, with the step and what was seen there."""
-        for i, at in enumerate(map(int, monitor.nonfinite_step)):
+        for i, at in enumerate(map(int, monitor.diverged_step)):
             if self.healthy(i) and at >= 0:
-                rate, norm = float(monitor.learning_rate[i]), float(monitor.grad_norm[i])
-                seen = f"learning rate {rate:g}, gradient norm {norm:g}"
-                yield i, at, f"loss or gradient is not finite at step {at} ({seen})"
+                loss, rate, norm = (float(x[i]) for x in (monitor.loss, monitor.learning_rate, monitor.grad_norm))
+                finite = math.isfinite(loss) and math.isfinite(norm)
+                what = f"loss {loss:g} {FAR}" if finite else "loss or gradient is not finite"
+                yield i, at, f"{what} at step {at} (learning rate {rate:g}, gradient norm {norm:g})"

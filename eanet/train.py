@@ -22,7 +22,7 @@ from eanet.interruption import Interruption
 from eanet.members import Member
 from eanet.progress import RunProgress
 from eanet.record import Record, environment
-from eanet.tally import Tally
+from eanet.tally import FAR, Tally
 
 # The host breaks up long calls so that the bar moves and a signal is heard about this often.
 _PACE_SECONDS = 2.0
@@ -244,6 +244,12 @@ class Run:
         kept = f"the last good checkpoint is kept, of step {saved[-1]}" if saved else "there is no checkpoint before"
         raise UserError(f"{whose}{what}; {kept} in {self._record.checkpoints}", exit_code=1)
 
+    def _diverged(self, split: str, loss: float) -> str:
+        """Return what is wrong with the loss on a split, or nothing."""
+        if loss <= self._experiment.loss_limit:
+            return ""
+        return f"{split} loss {loss:g} {FAR}" if math.isfinite(loss) else f"{split} loss is not finite"
+
     def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict]) -> None:
         """Add the metrics of the validation split to each member's numbers; drop those of one that diverges there."""
         values = self._group.evaluate(self._state.params, *validation)
@@ -251,9 +257,9 @@ class Run:
             if member not in numbers:
                 continue
             averages = metrics.means(values, i)
-            if not math.isfinite(averages["loss"]):
+            if diverged := self._diverged("validation", averages["loss"]):
                 step = epoch * self._experiment.steps_per_epoch
-                _say(self._leave_out(i, step, f"validation loss is not finite after step {step}"))
+                _say(self._leave_out(i, step, f"{diverged} after step {step}"))
                 del numbers[member]
                 continue
             numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
@@ -268,8 +274,9 @@ class Run:
         self._count_seconds()
         tally, count = self._tally, len(self._members)
         for i in range(count):
-            if tally.healthy(i) and not math.isfinite(metrics.means(values, i)["loss"]):
-                _say(self._leave_out(i, self._experiment.total_steps, "test loss is not finite"))
+            diverged = self._diverged("test", metrics.means(values, i)["loss"])
+            if tally.healthy(i) and diverged:
+                _say(self._leave_out(i, self._experiment.total_steps, diverged))
 
         def last(member: Member) -> dict[str, Any]:
             return members.rows_of(rows[-1:], self._members, member)[0]
@@ -294,6 +301,8 @@ class Run:
             "images_per_second": images / tally.seconds_train,
             "images_per_second_inference": len(self._dataset.test) * count / seconds_test,
         }
+        if self._config.data.eval_limit:
+            results["eval_limit"] = self._config.data.eval_limit
         if count > 1:
             results["members"] = members.table(self._members, numbers, tally.diverged)
         class_names = np.array(self._dataset.class_names)

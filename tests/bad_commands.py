@@ -28,6 +28,8 @@ FIELDS = [
         for value in ("0", "1", "-0.1", "nan", "2")
     ],
     *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
+    ("data.eval_limit=-1", f"{_WHOLE} 0"),
+    ("guard.loss=0.5", "a number from 1"),
     *[(f"model.attention={value}", "external or self or none") for value in ("linear", "", "External", "0")],
     *[(f"model.patch_size={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-2", "1025", "2.0")],
     *[(f"model.dim={value}", f"{_WHOLE} 1 to 16384") for value in ("0", "-64", "16385", "sixty", "inf")],
@@ -86,6 +88,7 @@ TOGETHER = [
     (["model.patch_size=16"], ["config.model.patch_size=16", "8×8"]),
     (["train.batch_size=1150"], ["config.train.batch_size=1150", "accepted: at most 1149"]),
     (["data.train_limit=63"], ["config.train.batch_size=64", "accepted: at most 63"]),
+    (["data.eval_limit=361"], ["config.data.eval_limit=361", "accepted: 0 (all) to 360"]),
     (["data.train_limit=1150"], ["config.data.train_limit=1150", "accepted: 0 (all) to 1149"]),
     (["data.validation_fraction=0.9999"], ["config.data.validation_fraction=0.9999", "1437", "empty"]),
     (["data.validation_fraction=1e-20"], ["config.data.validation_fraction=1e-20", "1437", "empty"]),

@@ -39,6 +39,7 @@ _FIELDS = {
     "deterministic": st.booleans(),
     "data.name": st.just("digits"),
     "data.dir": _TEXT,
+    "data.eval_limit": _size(0, 1, 100),
     "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "model.attention": _size("external", "self", "none"),
     "model.patch_size": _size(2, 4, 8, 3),
@@ -81,6 +82,7 @@ _FIELDS = {
     "guard.input_difference": st.floats(1e-4, 1e9),
     "guard.zeros": st.floats(0, 1),
     "guard.mean": st.floats(0, 1e9),
+    "guard.loss": st.floats(1, 1e38),
     "guard.deviation": st.floats(0, 1e9),
     "checkpoint.every_epochs": _size(1, 2, 10**6),
     "checkpoint.keep": _size(1, 10**6),
@@ -125,7 +127,8 @@ def _check(config):
             if error.exit_code == 2:
                 assert "config." in message and not workdir.exists()
             else:
-                assert re.search("not finite (at|after) step|test loss is not finite", message) and workdir.exists()
+                diverged = r"(not finite|guessing \(config\.guard\.loss\)) (at|after) step|test loss .*is "
+                assert re.search(diverged, message) and workdir.exists()
         else:
             assert json.loads((workdir / "results.json").read_text())["steps"] == 2
 

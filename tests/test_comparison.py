@@ -64,7 +64,9 @@ def test_by_chooses_the_fields(tmp_path):
         read_comparison(tmp_path, by=["model.attention"])
 
 
-@pytest.mark.parametrize("field, value", [("data__name", "cifar10"), ("data__validation_fraction", 0.1)])
+@pytest.mark.parametrize(
+    "field, value", [("data__name", "cifar10"), ("data__validation_fraction", 0.1), ("data__eval_limit", 400)]
+)
 def test_other_data_or_splits_are_refused(tmp_path, field, value):
     (one,) = write_arm(tmp_path / "a", "eanet", {0: 0.4})
     (other,) = write_arm(tmp_path / "b", "vit", {0: 0.4}, **{field: value})
@@ -73,6 +75,14 @@ def test_other_data_or_splits_are_refused(tmp_path, field, value):
     message = str(refused.value)
     assert one.name in message and other.name in message and repr(value) in message
     assert f"config.{field.replace('__', '.')}" in message
+
+
+def test_a_limit_of_evaluation_is_said(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4}, data__eval_limit=400)
+    assert (
+        "Validated and tested on the first 400 images of each split only (data.eval_limit)."
+        in read_comparison(tmp_path).notes
+    )
 
 
 def test_other_test_images_are_refused(tmp_path):

@@ -33,6 +33,8 @@ BAD_VALUES = [
     ("data.validation_fraction", float("nan")),
     ("data.train_limit", -1),
     ("data.train_limit", 0.5),
+    ("data.eval_limit", -1),
+    ("guard.loss", 0.0),
     ("model.attention", "linear"),
     ("model.attention", ""),
     ("model.attention", 1),

@@ -99,6 +99,20 @@ def test_train_limit_takes_the_first_images_and_leaves_the_rest_alone(tfds_dir):
         data.load(settings(tfds_dir, train_limit=49))
 
 
+def test_eval_limit_takes_the_first_images_of_validation_and_test(tfds_dir):
+    whole, limited = data.load(settings(tfds_dir)), data.load(settings(tfds_dir, eval_limit=5))
+    assert len(whole.validation) > 5 < len(whole.test)
+    for part in ("validation", "test"):
+        np.testing.assert_array_equal(getattr(limited, part).images, getattr(whole, part).images[:5])
+        np.testing.assert_array_equal(getattr(limited, part).labels, getattr(whole, part).labels[:5])
+    np.testing.assert_array_equal(limited.train.images, whole.train.images)
+    assert (limited.mean, limited.deviation) == (whole.mean, whole.deviation)
+    most = max(len(whole.validation), len(whole.test))
+    assert len(data.load(settings(tfds_dir, eval_limit=most)).test) == len(whole.test)
+    with pytest.raises(UserError, match=rf"config\.data\.eval_limit={most + 1} .* accepted: 0 \(all\) to {most}"):
+        data.load(settings(tfds_dir, eval_limit=most + 1))
+
+
 def test_statistics_are_per_channel_over_all_training_records(tfds_dir):
     dataset = data.load(settings(tfds_dir))
     images, _ = expected("train")

@@ -25,6 +25,16 @@ def test_evaluation_repeats_what_the_run_recorded(run, split, prefix, examples):
     assert json.loads((workdir / f"evaluation-{split}.json").read_text()) == result
 
 
+def test_a_limit_of_evaluation_is_named_in_every_result(tmp_path, capsys, monkeypatch):
+    results = train.train(tiny_config(data__eval_limit=40, train__epochs=1), tmp_path)
+    assert results["eval_limit"] == json.loads((tmp_path / "results.json").read_text())["eval_limit"] == 40
+    assert "Test (first 40 images): loss" in capsys.readouterr().out
+    result = evaluate.evaluate(tmp_path, "validation")
+    assert (result["examples"], result["eval_limit"], result["loss"]) == (40, 40, results["val/loss"])
+    evaluate._print(result)
+    assert capsys.readouterr().out.startswith("validation, first 40 images, ")
+
+
 def test_class_accuracies_average_to_the_accuracy(run):
     workdir, _ = run
     result = evaluate.evaluate(workdir, "test")

@@ -110,6 +110,7 @@ def train_here(sizes: Sizes, params, images: np.ndarray, labels: np.ndarray, **f
         microbatch=BATCH // 2,
         evaluation_batch=BATCH,
         train_examples=EXAMPLES,
+        loss_limit=float("inf"),
         image_shape=images.shape[1:],
     )
     hyperparameters = {name: np.float32(config[name]) for name in ("learning_rate", "weight_decay")}

@@ -1,6 +1,7 @@
 """Many networks in one program: each computes what it would alone, and the record holds all of them."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -241,6 +242,17 @@ def test_a_seed_that_diverges_is_marked_and_the_others_go_on(three, tmp_path, br
     assert [run.seed for run in runs] == [5, 7]
     assert notes == ["run/seed_6 diverged at step 0 and was left out."]
     assert "seed_6/loss" not in evaluate.evaluate(tmp_path / "run", "test")
+
+
+def test_a_learning_rate_that_explodes_is_marked_and_the_others_go_on(tmp_path, capsys):
+    config = tiny_config(vary__learning_rate=(500.0, 1e-3), optimizer__schedule="constant")
+    results = train.train(config, tmp_path / "run")
+    assert re.search(
+        r"learning_rate=500/seed_0: loss [\d.e+]+ is far above .* the others go on", capsys.readouterr().out
+    )
+    assert results["members"][0]["diverged_at_step"] in range(1, 8)
+    alone = train.train(tiny_config(optimizer__schedule="constant", optimizer__learning_rate=1e-3), tmp_path / "alone")
+    assert results["learning_rate=0.001/test/loss"] == alone["test/loss"]
 
 
 def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):

@@ -184,10 +184,20 @@ def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, datase
 
 def test_the_first_step_that_is_not_finite_is_named(setup, start, dataset):
     _, monitor = _run(setup, start, 4, dataset=dataset)
-    assert int(monitor.nonfinite_step) == -1
+    assert int(monitor.diverged_step) == -1
     broken = start.replace(params=jax.tree.map(lambda x: x * jnp.inf, start.params), step=jnp.int32(1))
     _, monitor = _run(setup, broken, 2, dataset=dataset)
-    assert int(monitor.nonfinite_step) == 1
+    assert int(monitor.diverged_step) == 1
+
+
+def test_the_first_step_whose_loss_is_far_above_uniform_guessing_is_named(setup, start, dataset):
+    """And it is that step's loss that is seen, whatever comes after it."""
+    _, calm = _run(setup, start, 1, dataset=dataset)
+    assert int(calm.diverged_step) == -1 and setup.loss_limit == pytest.approx(20 * np.log(10))
+    strict = dataclasses.replace(setup, loss_limit=float(calm.loss) * 0.999)
+    _, monitor = _run(strict, start, 4, dataset=dataset)
+    assert int(monitor.diverged_step) == 0
+    assert float(monitor.loss) == pytest.approx(float(calm.loss), rel=1e-6)
 
 
 def test_golden_steps(setup, start, dataset):

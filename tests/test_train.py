@@ -128,7 +128,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
 
 
 def test_the_best_epoch_is_remembered_through_an_interruption(tmp_path, monkeypatch):
-    config = tiny_config(optimizer__learning_rate=1.0)  # with which the second epoch is worse than the first
+    # With which the second epoch is worse than the first; its loss is wild.
+    config = tiny_config(optimizer__learning_rate=1.0, guard__loss=1e38)
     monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)
     monkeypatch.setattr(_InterruptAt, "looks", 0)
     monkeypatch.setattr(_InterruptAt, "at", 5)
@@ -179,9 +180,28 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path, monkeyp
     assert not any((tmp_path / "checkpoints").iterdir())
 
 
+def test_an_exploding_loss_is_no_result(tmp_path):
+    with pytest.raises(
+        UserError, match=r"loss [\d.e+]+ is far above .*config\.guard\.loss\) at step [1-7] \(learning"
+    ) as stop:
+        train.train(tiny_config(optimizer__learning_rate=500.0, optimizer__schedule="constant"), tmp_path)
+    assert stop.value.exit_code == 1 and "learning rate 500, gradient norm" in str(stop.value)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_validation_loss_that_explodes_is_a_divergence_too(tmp_path):
+    config = tiny_config(optimizer__learning_rate=500.0, data__train_limit=32, train__epochs=1)
+    config.optimizer.schedule = "constant"
+    with pytest.raises(
+        UserError, match=r"validation loss [\d.e+]+ is far above .* after step 1; there is no checkpoint"
+    ):
+        train.train(config, tmp_path)
+
+
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
     """Weights grow thirtyfold a step until float32 has no number for them; again, step by step, it is the same step."""
     config = tiny_config(optimizer__learning_rate=0.3, optimizer__weight_decay=100.0, train__epochs=20)
+    config.guard.loss = 1e38  # which would notice sooner
     says = (
         r"at step (\d+) \(learning rate ([\d.]+), gradient norm (nan|inf)\); the last good checkpoint is kept, of step "
     )
@@ -206,7 +226,7 @@ def test_a_validation_loss_that_is_not_finite_is_a_divergence_too(tmp_path):
     """The last step of the epoch makes weights with which the loss is no number; nothing is recorded as good."""
     config = tiny_config(
         optimizer__learning_rate=1000.0, optimizer__weight_decay=1000.0, optimizer__schedule="constant",
-        data__train_limit=64, train__epochs=1,
+        data__train_limit=64, train__epochs=1, guard__loss=1e38,
     )  # fmt: skip
     with pytest.raises(UserError, match="validation loss is not finite after step 2; there is no checkpoint") as stop:
         train.train(config, tmp_path)
