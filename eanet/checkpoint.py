@@ -66,7 +66,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        values = {"config": config, "extra": extra, "state": _checksum_of_arrays(state)}
+        values = {"config": config, "extra": extra, "state": checksum_of_arrays(state)}
         values = {"values": values, "sha256": _checksum(values)}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(values))
         try:
@@ -102,30 +102,34 @@ class Checkpoints:
             exit_code=1,
         )
 
-    def restore(self, like: TrainState, config: dict[str, Any]) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore(
+        self, like: TrainState, config: dict[str, Any], only: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """Restore the newest whole checkpoint into the shapes and shardings of `like`; None where there is none.
+
+        only is the step of the one to restore, if not the newest.
 
         Damaged ones that are newer are moved aside, with a message. Raises UserError, and changes nothing, where all
         are damaged or one is of another configuration.
         """
         if jax.process_count() == 1:
-            found = self._newest_whole(lambda step: self._read(self._manager, step, like, config))
+            found = self._newest_whole(lambda step: self._read(self._manager, step, like, config), only)
             return found and found[1]
         # Reading into all processes is an exchange between them, and whoever finds a damaged file would be alone with
         # it: the first one reads everything before.
         step = -1
         if jax.process_index() == 0:
             with self._of_this_process_alone() as manager:
-                found = self._newest_whole(lambda step: self._read(manager, step, _on_one_device(like), config))
+                found = self._newest_whole(lambda step: self._read(manager, step, _on_one_device(like), config), only)
             step = found[0] if found else -1
         step = processes.tell_all(step)
         self._manager.reload()
         return None if step < 0 else self._read(self._manager, step, like, config)
 
-    def _newest_whole(self, read: Callable[[int], Any]) -> tuple[int, Any] | None:
+    def _newest_whole(self, read: Callable[[int], Any], only: int | None) -> tuple[int, Any] | None:
         """Give the step and the contents of the newest checkpoint that can be read, and move those after it aside."""
         damaged: list[_Damaged] = []
-        for step in reversed(self.steps()):
+        for step in reversed(self.steps() if only is None else [only]):
             try:
                 contents = read(step)
             except UserError:
@@ -137,11 +141,8 @@ class Checkpoints:
             return step, contents
         if damaged:
             each = "; ".join(f"{checkpoint.step}: {checkpoint.why}" for checkpoint in damaged)
-            raise UserError(
-                f"no checkpoint in {self._directory} can be used ({each}); nothing was changed; to train anew choose "
-                "another --workdir",
-                exit_code=1,
-            )
+            advice = "" if self._read_only else "; nothing was changed; to train anew choose another --workdir"
+            raise UserError(f"no checkpoint in {self._directory} can be used ({each}){advice}", exit_code=1)
         return None
 
     @contextlib.contextmanager
@@ -166,7 +167,7 @@ class Checkpoints:
         if difference:
             raise UserError(f"{self._directory} is of another run: {difference}; choose another --workdir")
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]
-        if _checksum_of_arrays(state) != values["state"]:
+        if checksum_of_arrays(state) != values["state"]:
             raise ValueError("its arrays are not what was written")
         return state, values["extra"]
 
@@ -204,7 +205,7 @@ def _checksum(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _checksum_of_arrays(state: TrainState) -> str:
+def checksum_of_arrays(state: TrainState) -> str:
     """Give the SHA-256 of all arrays with their names, types and shapes; every process has the same."""
     digest = hashlib.sha256()
     for path, x in jax.tree_util.tree_leaves_with_path(state):

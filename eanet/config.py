@@ -62,6 +62,10 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     "num_seeds": _whole(1, _MOST_NETWORKS),
     "seeds_per_call": _whole(0, 10**6),
+    "init_from": (
+        is_text,
+        "a .keras or .weights.h5 file of the Keras example, a run's directory, or one of its checkpoints; empty = none",
+    ),
     "deterministic": _FLAG,
     "data.name": _NAME,
     "data.dir": _TEXT,

@@ -3,6 +3,9 @@
 Prints loss and accuracies, over all examples, per superclass where the data set has them, and per class,
 and stores them as evaluation-<split>.json in the run's directory. Of a run with several seeds it prints each
 one's, and the means over all of them.
+
+Weights without a run, e.g. from a file of the Keras example, are evaluated on a configuration's data set, and nothing
+is stored: --config=configs/eanet.py --config.init_from=FILE instead of --workdir.
 """
 
 import pathlib
@@ -11,13 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from eanet import cache, cli, data, members, metrics, processes, sharding
 from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
-from eanet.errors import UserError
+from eanet.errors import UserError, printable
 from eanet.group import Group
+from eanet.initial_weights import read_initial_weights
 from eanet.interruption import Interruption
 from eanet.record import Record
 
@@ -46,20 +51,47 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     if restored is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     state, extra = restored
+    result = {"split": split, "step": int(state.step.addressable_shards[0].data[0])}
+    result |= _evaluate(group, state.params, dataset, split, config.data.eval_limit, extra["tally"]["diverged"])
+    record.write(f"evaluation-{split}.json", result)
+    return result
+
+
+def evaluate_weights(config: ml_collections.ConfigDict, split: str) -> dict[str, Any]:
+    """Evaluate the weights that config.init_from of a validated configuration names. Writes nothing.
+
+    Raises UserError if there are none or they do not fit.
+    """
+    if not config.init_from:
+        accepted = config_lib.RULES["init_from"][1].partition(";")[0]
+        raise UserError(f"config.init_from='' names no weights to evaluate; accepted: {accepted}")
+    cache.keep_compiled_programs()
+    processes.join()
+    mesh = sharding.make_mesh(len(members.of(config.to_dict())))
+    sharding.check_batch(config.train, mesh)
+    dataset = processes.first_alone(lambda: data.load(config.data))
+    config_lib.validate_for_images(config, dataset.train.images.shape[1:])
+    weights = read_initial_weights(config, dataset)
+    group = Group(config, dataset, mesh)
+    params = group.put_by_member(weights.params)
+    result = {"split": split, "weights": config.init_from}
+    return result | _evaluate(group, params, dataset, split, config.data.eval_limit, [-1] * len(group.members))
+
+
+def _evaluate(
+    group: Group, params: Any, dataset: data.Dataset, split: str, eval_limit: int, diverged: Sequence[int]
+) -> dict[str, Any]:
+    """Return the metrics of a split: the means over the members that have not diverged, and each one's."""
     examples: data.Split = getattr(dataset, split)
-    values = group.evaluate(state.params, *group.put(examples))
-    diverged = extra["tally"]["diverged"]
-    step = int(state.step.addressable_shards[0].data[0])
-    result = {"split": split, "step": step, "examples": len(examples)}
-    if config.data.eval_limit:
-        result["eval_limit"] = config.data.eval_limit
+    values = group.evaluate(params, *group.put(examples))
+    result: dict[str, Any] = {"examples": len(examples)}
+    if eval_limit:
+        result["eval_limit"] = eval_limit
     healthy = {member: i for i, member in enumerate(group.members) if diverged[i] < 0}
     numbers = {member: metrics.means(values, i) for member, i in healthy.items()}
     result |= members.combine(group.members, numbers)
     details = [_details(dataset, examples.labels, {name: x[i] for name, x in values.items()}) for i in healthy.values()]
-    result |= _mean(details)
-    record.write(f"evaluation-{split}.json", result)
-    return result
+    return result | _mean(details)
 
 
 def _mean(details: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,7 +130,8 @@ def _details(dataset: data.Dataset, labels: np.ndarray, values: dict[str, np.nda
 def _print(result: dict[str, Any]) -> None:
     """Print an evaluation as aligned text."""
     first = "first " if "eval_limit" in result else ""
-    print(f"{result['split']}, {first}{result['examples']:,} images, checkpoint of step {result['step']}")
+    source = f"checkpoint of step {result['step']}" if "step" in result else f"weights of {result['weights']}"
+    print(printable(f"{result['split']}, {first}{result['examples']:,} images, {source}"))
     for name in [name.removesuffix("loss") for name in result if name == "loss" or name.endswith("/loss")]:
         loss, accuracy, top5 = (result[name + metric] for metric in metrics.NAMES)
         spread = ""
@@ -125,12 +158,22 @@ def _percent(accuracy: float | None) -> str:
 def main() -> None:
     """Parse the command line and evaluate."""
     parser = cli.Parser("python -m eanet.evaluate", __doc__)
-    parser.add_argument("--workdir", required=True, help="directory of the run")
+    parser.add_argument("--workdir", help="directory of the run; either this or --config")
+    parser.add_argument("--config", help="configuration file; its fields follow, as --config.init_from=FILE")
     parser.add_argument("--split", choices=SPLITS, default="validation", help="default: validation")
-    arguments = parser.parse_args()
-    cli.check_directory("--workdir", arguments.workdir, new=False)
+    arguments, rest = parser.parse_known_args()
+    if (arguments.workdir is None) == (arguments.config is None) or (arguments.workdir is not None and rest):
+        given = f"unexpected {rest[0]!r}" if rest else "--workdir and --config: one of them is needed, and only one"
+        parser.error(given)
+    if arguments.config is not None:
+        _, config = cli.read_config([f"--config={arguments.config}", *rest])
+    else:
+        cli.check_directory("--workdir", arguments.workdir, new=False)
     with Interruption(may_exit=True):
-        result = evaluate(arguments.workdir, arguments.split)
+        if arguments.config is not None:
+            result = evaluate_weights(config, arguments.split)
+        else:
+            result = evaluate(arguments.workdir, arguments.split)
     if jax.process_index() == 0:
         _print(result)
 

@@ -28,7 +28,7 @@ class Footprint:
     @functools.cached_property
     def parameters(self) -> int:
         """Trainable numbers."""
-        return count_parameters(_parameter_shapes(self.model, self.image_shape))
+        return count_parameters(parameter_shapes(self.model, self.image_shape))
 
     @functools.cached_property
     def mmac(self) -> float:
@@ -52,7 +52,7 @@ def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     shapes = (
-        _parameter_shapes(model, image_shape),
+        parameter_shapes(model, image_shape),
         jax.ShapeDtypeStruct((BATCH, *image_shape), jnp.float32),
         jax.ShapeDtypeStruct((BATCH,), jnp.int32),
         jax.eval_shape(lambda: jax.random.key(0)),
@@ -115,14 +115,15 @@ def temporary_bytes(compiled: Any) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def _parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> Any:
+def parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> Any:
+    """Return the shapes and types of the parameters that a model has for images of [height, width, channels]."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)["params"]
 
 
 def _mmac(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
     """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
-    params = _parameter_shapes(model, image_shape)
+    params = parameter_shapes(model, image_shape)
 
     def macs(batch: int) -> int:
         images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)

@@ -43,10 +43,15 @@ class Group:
         shapes = jax.eval_shape(self._over_members(init), (self._keys, self._hyperparameters), ())
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._own), shapes)
 
-    def init(self) -> step.TrainState:
-        """Initialise parameters and optimizer of every member."""
+    def init(self, params: Any = None) -> step.TrainState:
+        """Initialise parameters and optimizer of every member.
+
+        params are those to begin with, if given: host arrays with a leading axis of members.
+        """
         init = functools.partial(step.init_state, self.experiment)
         own = (self._keys, self._hyperparameters)
+        if params is not None:
+            own += (self.put_by_member(params),)
         return self._compile(self._over_members(init), own, (), out_shardings=self._own)(own, ())
 
     def compile_training(self, state: step.TrainState, images: jax.Array, labels: jax.Array) -> float:
@@ -93,6 +98,10 @@ class Group:
     def put(self, split: Split) -> tuple[jax.Array, jax.Array]:
         """Copy a split's images and labels to every device."""
         return sharding.put((split.images, split.labels), self._everywhere)
+
+    def put_by_member(self, tree: Any) -> Any:
+        """Copy host arrays with a leading axis of members to the devices."""
+        return sharding.put(tree, self._own)
 
     def _over_members(self, function: Any) -> Any:
         return sharding.over_members(function, self.mesh, self._at_once)

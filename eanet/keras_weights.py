@@ -6,8 +6,9 @@ layer in a `.keras` file is data like the rest and cannot run. h5py is imported 
 A weights file names a layer by its class and its place among the layers of that class (`dense`, `dense_1`, …,
 in the order of `model.layers`), whatever the layer's own name is. A model in memory is brought to the same
 names, so one table serves both. What weights cannot tell (activations, epsilons, the order of norm and
-attention) is taken to be the document's. The Normalization layer's mean and variance and the state of random
-generators are not parameters here and are passed over: this project's own statistics of the data replace them.
+attention) is taken to be the document's. The state of random generators is passed over. The mean and variance of the
+Normalization layer are no parameters here either: inputs are normalised before they come to the network, and where
+that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
 """
 
 import collections
@@ -15,6 +16,8 @@ import io
 import os
 import re
 import zipfile
+import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,17 +25,26 @@ import numpy as np
 from flax import traverse_util
 
 from eanet.errors import UserError
+from eanet.input_normalization import renormalized
 
 # Beyond any model of this kind; a small file can claim to unpack into very much.
 _MAX_BYTES = 2**31
 
 _MEMBER = "model.weights.h5"  # of a .keras file, which is a zip archive
 
+# What zipfile, zlib and h5py raise for a file that is cut short or changed.
+_DAMAGED = (OSError, KeyError, RuntimeError, ValueError, TypeError, EOFError, zlib.error, zipfile.BadZipFile)
+
 _KINDS = {
     "Dense": "dense",
     "LayerNormalization": "layer_normalization",
     "MultiHeadAttention": "multi_head_attention",
 }
+
+# Where the mean and variance of the Normalization layer are kept among the layers.
+_NORMALIZATION = "normalization"
+
+_EPSILON = 1e-7  # keras.config.epsilon(), the least deviation by which its Normalization divides
 
 # Keras's sublayers of MultiHeadAttention, ours, and the axes of their kernels.
 _PROJECTIONS = (
@@ -46,19 +58,55 @@ Layers = dict[str, list[Any]]  # a layer's name in the file → its arrays (or K
 Layout = list[tuple[str, dict[str, str]]]  # a layer's name → our parameters in the same order, and their axes
 
 
-def from_keras(model_or_path: Any) -> dict[str, Any]:
+def from_keras(
+    model_or_path: Any, *, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
+) -> dict[str, Any]:
     """Read the parameters of the document's EANet or ViT; attention, depth and sizes follow from the weights.
 
-    model_or_path is a Keras model, or the path of a `.keras` or `.weights.h5` file. Returns the float32 tree
-    that `VisionTransformer.apply({"params": …})` takes. Raises ValueError naming the first layer that does not
-    fit, and UserError where a file cannot be read.
+    model_or_path is a Keras model, or the path of a `.keras` or `.weights.h5` file. mean and deviation, a number per
+    channel, are those with which the inputs will be normalised: the parameters then give the logits that Keras gives
+    for the raw images. Without them the inputs must be what the model's own Normalization layer makes of the images.
+
+    Returns the float32 tree that `VisionTransformer.apply({"params": …})` takes. Raises ValueError naming the first
+    layer that does not fit, and UserError if a file cannot be read.
     """
     is_path = isinstance(model_or_path, (str, os.PathLike))
     layers = _read_file(os.fspath(model_or_path)) if is_path else _read_model(model_or_path)
+    statistics = layers.pop(_NORMALIZATION, [])
     flat = {}
     for name, arrays in _fit(layers):
-        flat |= {path: jnp.asarray(np.asarray(x), jnp.float32) for path, x in zip(arrays, layers[name], strict=True)}
-    return traverse_util.unflatten_dict(flat, sep="/")
+        flat |= {path: np.asarray(x) for path, x in zip(arrays, layers[name], strict=True)}
+    if mean is not None and deviation is not None:
+        flat |= _folded(flat, statistics, np.array(mean, np.float64), np.array(deviation, np.float64))
+    elif mean is not None or deviation is not None:
+        raise ValueError("mean and deviation belong together; one of them is missing")
+    return traverse_util.unflatten_dict({path: jnp.asarray(x, jnp.float32) for path, x in flat.items()}, sep="/")
+
+
+@np.errstate(all="ignore")  # of a damaged file; the numbers show it
+def _folded(
+    flat: dict[str, np.ndarray], statistics: list[Any], mean: np.ndarray, deviation: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the patch embedding for inputs normalised with other statistics than the Normalization layer's.
+
+    Raises ValueError if the layer's statistics are missing or cannot be those of the same images.
+    """
+    if len(statistics) != 2:
+        found = (
+            "are several Normalization layers" if statistics else "is no Normalization layer with adapted statistics"
+        )
+        raise ValueError(f"there {found}: what the network's inputs were is not known")
+    theirs, variance = (np.asarray(x, np.float64) for x in statistics)
+    if theirs.shape not in ((), mean.shape) or variance.shape != theirs.shape:
+        shapes = _join([theirs.shape, variance.shape])
+        raise ValueError(f"layer normalization has the shapes {shapes}; the images have {mean.size} channels")
+    width = np.maximum(np.sqrt(variance), _EPSILON)
+    if np.all(width <= 1) and np.any(deviation > 1):  # 0 and 1 before adapt(); or of images from 0 to 1, or -1 to 1
+        raise ValueError(
+            f"layer normalization has the mean {_numbers(theirs)} and the deviation {_numbers(width)}, the images have "
+            f"{_numbers(mean)} and {_numbers(deviation)}: it was not adapted, or to images of another scale"
+        )
+    return renormalized(flat, (theirs, width), (mean, deviation))
 
 
 def to_keras(params: dict[str, Any], model: Any) -> None:
@@ -67,6 +115,7 @@ def to_keras(params: dict[str, Any], model: Any) -> None:
     Raises ValueError naming the first layer that does not fit; the model is then untouched.
     """
     layers = _read_model(model)
+    layers.pop(_NORMALIZATION, None)
     flat = {path: np.asarray(value) for path, value in traverse_util.flatten_dict(params, sep="/").items()}
     assignments = []
     for name, arrays in _fit(layers):
@@ -151,6 +200,10 @@ def _join(shapes: list[tuple[Any, ...]]) -> str:
     return " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
 
 
+def _numbers(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in np.ravel(values))
+
+
 def _read_model(model: Any) -> Layers:
     """Give the variables of a Keras model by the names that its weights file would use."""
     if not hasattr(model, "layers"):
@@ -170,7 +223,10 @@ def _read_model(model: Any) -> Layers:
             else:
                 layers[name] = layer.weights
         else:
-            # Normalization's mean, variance and count are the only weights that may be passed over.
+            # Normalization's are the only weights beyond the parameters, also within a Sequential.
+            statistics = [v for v in layer.weights if v.name in ("mean", "variance")]
+            if statistics:
+                layers.setdefault(_NORMALIZATION, []).extend(statistics)
             others = [v for v in layer.weights if v.name not in ("mean", "variance", "count")]
             if others:
                 layers[layer.name] = others
@@ -190,7 +246,7 @@ def _read_file(path: str) -> Layers:
             if not isinstance(file.get("layers", getlink=True), h5py.HardLink):
                 raise UserError(f"{path}: no group `layers`; accepted are files saved by Keras 3")
             return _read_group(file["layers"], h5py)
-    except (OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise UserError(f"{path}: not a readable Keras weights file ({error})") from error
 
 
@@ -221,10 +277,12 @@ def _read_group(root: Any, h5py: Any) -> Layers:
                 # Older Keras files have the attribute's own name, with its underscore.
                 visit(item, path if name == "vars" else f"{path}/{name.lstrip('_')}")
                 continue
+            if not isinstance(item, h5py.Dataset):
+                raise OSError(f"{item.name} is no array")
             budget -= item.nbytes
             if item.external or item.is_virtual or budget < 0:
                 raise OSError(f"{item.name} lies outside the file or is too large")
-            if item.dtype.kind == "f" and not re.search(r"/normalization(_\d+)?$", path):
+            if item.dtype.kind == "f":
                 layers.setdefault(_canonical(path), []).append(item[()])
 
     visit(root, "")
@@ -232,5 +290,10 @@ def _read_group(root: Any, h5py: Any) -> Layers:
 
 
 def _canonical(path: str) -> str:
-    """Drop the leading slash, and the class name of the layer that holds `proj` and `pos_embed`: it is the user's."""
+    """Name a layer as a model in memory has it named, wherever it lies.
+
+    The class of the layer that holds `proj` and `pos_embed` is the user's, and Normalization is in a Sequential.
+    """
+    if re.search(r"/normalization(_\d+)?$", path):
+        return _NORMALIZATION
     return re.sub(r"^/[^/]+/(proj|pos_embed)$", r"/patch_embedding/\1", path)[1:]

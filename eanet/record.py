@@ -7,6 +7,7 @@ results.json      written once, when the run is finished
 predictions.npz   of the finished run, an entry per test image; and the classes' names
 curves.png        loss and accuracy over the epochs
 checkpoints/      Orbax; see eanet.checkpoint
+initial_weights.json  of a run with config.init_from: which weights the newest start from step 0 began with
 .lock             held by the process that works here; it stays, the lock goes with the process
 """
 
@@ -51,6 +52,10 @@ class Record:
     @property
     def checkpoints(self) -> pathlib.Path:
         return self.workdir / "checkpoints"
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether a start would go on from a checkpoint."""
+        return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
 
     @property
     def curves(self) -> pathlib.Path:

@@ -59,10 +59,13 @@ class Monitor:
 Hyperparameters = dict[str, Any]
 
 
-def init_state(experiment: Experiment, key: jax.Array, hyperparameters: Hyperparameters) -> TrainState:
-    """Initialise parameters and optimizer."""
-    image = jnp.zeros((1, *experiment.image_shape), jnp.float32)
-    params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
+def init_state(
+    experiment: Experiment, key: jax.Array, hyperparameters: Hyperparameters, params: Any = None
+) -> TrainState:
+    """Initialise parameters, unless they are given, and optimizer."""
+    if params is None:
+        image = jnp.zeros((1, *experiment.image_shape), jnp.float32)
+        params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
     sums = {name: jnp.zeros((), jnp.float32) for name in (*metrics.NAMES, "examples")}
     return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer(hyperparameters).init(params), sums)
 

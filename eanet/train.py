@@ -18,6 +18,7 @@ from eanet import config as config_lib
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.group import Group
+from eanet.initial_weights import InitialWeights, read_initial_weights
 from eanet.interruption import Interruption
 from eanet.members import Member
 from eanet.progress import RunProgress
@@ -60,11 +61,14 @@ def train(
         sharding.check_batch(config.train, mesh)
         dataset = processes.first_alone(lambda: data.load(config.data))
         config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
+        begin_with = None
+        if config.init_from and not record.has_checkpoint():
+            begin_with = read_initial_weights(config, dataset)
         record.open(fields)
         processes.wait_for_all("record open")
         with contextlib.nullcontext(interruption) if interruption else Interruption() as heard:
             heard.at_once = jax.process_count() == 1  # until there is something to save; several have to agree
-            return Run(config, dataset, record, mesh).finish(heard)
+            return Run(config, dataset, record, mesh, begin_with).finish(heard)
     except jax.errors.JaxRuntimeError as error:
         if lost := processes.explain(error):
             raise lost from error
@@ -77,7 +81,12 @@ class Run:
     """One run from its first to its last step."""
 
     def __init__(
-        self, config: ml_collections.ConfigDict, dataset: data.Dataset, record: Record, mesh: jax.sharding.Mesh
+        self,
+        config: ml_collections.ConfigDict,
+        dataset: data.Dataset,
+        record: Record,
+        mesh: jax.sharding.Mesh,
+        begin_with: InitialWeights | None = None,
     ):
         self._config, self._dataset, self._record = config, dataset, record
         self._group = Group(config, dataset, mesh)
@@ -94,9 +103,11 @@ class Run:
             record.begin(config.to_dict(), self._position(), extra["rows"])
             _say(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
         else:
-            self._state = self._group.init()
+            self._state = self._group.init(begin_with and begin_with.params)
             record.begin(config.to_dict(), 0, 0)
-            _say(f"Training in {record.workdir}")
+            if begin_with:
+                record.write("initial_weights.json", begin_with.origin)
+            _say(f"Training in {record.workdir}{f' from {config.init_from}' if begin_with else ''}")
 
     def _position(self) -> int:
         """Give the steps done, which all members have in common."""

@@ -19,6 +19,7 @@ FIELDS = [
     *[(f"seed={value}", f"{_WHOLE} 0") for value in ("9" * 5000, "٣.", "0x1g", "nan", "--1", "(1,)")],
     *[(f"num_seeds={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-3", "1025", "two")],
     *[(f"seeds_per_call={value}", f"{_WHOLE} 0") for value in ("-1", "1000001", "0.5")],
+    *[(f"init_from={value}", "a .keras or .weights.h5 file of the Keras example") for value in ("a\nb", "\x1b[31m")],
     ("data.name=", f"{_IS_TEXT} that is not empty"),
     ("data.name=two\nlines", f"{_IS_TEXT} that is not empty"),
     ("data.dir=\x1b[31m", _IS_TEXT),
@@ -123,6 +124,19 @@ TOGETHER = [
         ],
         ["config.model", "1000 images", "accepted: sizes that"],
     ),
+    (["init_from=nothing.keras"], ["config.init_from=nothing.keras: no such file or directory", "accepted: a .keras"]),
+    (["init_from=file"], ["config.init_from=file: accepted are .keras and .weights.h5 files", _A]),
+    (
+        ["init_from=noise.keras"],
+        ["config.init_from=noise.keras: not a readable Keras weights file", "accepted: a .keras"],
+    ),
+    (["init_from=noise.weights.h5"], ["config.init_from=noise.weights.h5: not a readable Keras weights file", _A]),
+    (["init_from=."], ["config.init_from=.: there is no config.json of a run", "accepted: a .keras"]),
+    (["init_from=other"], ["config.init_from=other: there is no checkpoint in", "accepted: a .keras"]),
+    (["init_from=other/checkpoints/8"], ["config.init_from=other/checkpoints/8: no such file or directory", _A]),
+    (["init_from=wrong"], ["config.init_from=wrong:", "config.model.dim='64'", "accepted: a .keras"]),
+    (["init_from=list"], ["config.init_from=list:", "holds no configuration", "accepted: a .keras"]),
+    (["init_from=" + "x" * 300], ["config.init_from=xxx", "too long", "accepted: a .keras"]),
     (["model.num_head=2"], ["config.model.num_head: no such field; did you mean config.model.num_heads?"]),
     (["model=3"], ["config.model: no such field"]),
     (["nothing.at.all=3"], ["config.nothing.at.all: no such field; --help"]),
@@ -242,7 +256,13 @@ OTHERS = [
     ("eanet.sweep", ["good.yaml", "--", "--config.model.dim=0"], ["config.model.dim=0", _A]),
     ("eanet.sweep", ["good.yaml", "--", "--workdir=x"], ["--workdir=x after --", _A]),
     ("eanet.sweep", ["good.yaml", "--", "seed=3"], ["unexpected 'seed=3'", "--flag=value"]),
-    ("eanet.evaluate", [], ["--workdir", "--help"]),
+    ("eanet.evaluate", [], ["--workdir", "--config", "--help"]),
+    ("eanet.evaluate", ["--workdir=other", DIGITS], ["--workdir", "--config", "only one", "--help"]),
+    ("eanet.evaluate", ["--workdir=other", "--config.seed=1"], ["unexpected '--config.seed=1'", "--help"]),
+    ("eanet.evaluate", [DIGITS], ["config.init_from=''", "accepted: a .keras"]),
+    ("eanet.evaluate", [DIGITS, "--config.init_from=nothing"], ["config.init_from=nothing: no such file", _A]),
+    ("eanet.evaluate", [DIGITS, "--config.init_form=nothing"], ["config.init_form", "did you mean config.init_from?"]),
+    ("eanet.evaluate", [DIGITS, "more"], ["unexpected 'more'", "--flag=value"]),
     ("eanet.evaluate", ["--workdir"], ["--workdir", "--help"]),
     ("eanet.evaluate", ["--workdir=nothing"], ["--workdir=nothing does not exist", _A]),
     ("eanet.evaluate", ["--workdir=file"], ["--workdir=file is a file", _A]),
@@ -293,6 +313,8 @@ def prepare(directory: pathlib.Path) -> None:
     """Write what the command lines above speak of."""
     (directory / "file").write_text("a file")
     (directory / "noise").write_bytes(bytes(range(256)))
+    for suffix in (".keras", ".weights.h5"):
+        (directory / f"noise{suffix}").write_bytes(bytes(range(256)))
     (directory / "empty.py").touch()
     bodies = {
         "number": "return 3",

@@ -36,6 +36,7 @@ _FIELDS = {
     "seed": st.integers(0, 2**32 - 1),
     "num_seeds": _size(1, 1, 1, 2),
     "seeds_per_call": _size(0, 1, 2, 10**6),
+    "init_from": st.just(""),
     "deterministic": st.booleans(),
     "data.name": st.just("digits"),
     "data.dir": _TEXT,
