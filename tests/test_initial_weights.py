@@ -17,13 +17,15 @@ from tiny import tiny_config
 
 from benchmarks.keras_model import build
 from benchmarks.sizes import Sizes
-from eanet import augment, data, evaluate, initial_weights, members, metrics, sharding, train
+from eanet import augment, data, evaluate, members, metrics, sharding, train
+from eanet.checkpoint import Checkpoints
 from eanet.data import Dataset, Split
 from eanet.errors import UserError
 from eanet.group import Group
 from eanet.initial_weights import read_initial_weights
 from eanet.input_normalization import renormalized
 from eanet.model import build_model, patches
+from eanet.record import Record
 from runs import rows
 
 SMALL = {"side": 8, "width": 16, "hidden": 24, "heads": 2, "coefficient": 2, "depth": 1, "classes": 5}
@@ -204,30 +206,34 @@ def test_weights_of_a_run_on_another_data_set_are_brought_to_its_normalisation(s
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-def test_members_begin_with_their_own_weights_or_all_with_those_of_one_network(source, tmp_path, monkeypatch):
-    train.train(tiny_config(seed=5, num_seeds=2, train__epochs=1), tmp_path / "two")
-    dataset, two = data.load(tiny_config().data), {"init_from": str(tmp_path / "two")}
+def _write_checkpoint(workdir, config, dataset, diverged):
+    """Leave what a run of this configuration does before its first step."""
+    fields = config.to_dict()
+    group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
+    Record(workdir).open(fields)
+    Record(workdir).write("config.json", fields)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.save(group.init(), 0, fields, {"tally": {"diverged": diverged}})
+    checkpoints.close()
+
+
+def test_members_begin_with_their_own_weights_or_all_with_those_of_one_network(source, tmp_path):
+    dataset, run = data.load(tiny_config().data), {"init_from": str(tmp_path / "three")}
+    _write_checkpoint(tmp_path / "three", tiny_config(seed=5, num_seeds=3), dataset, [-1, -1, 4])
 
     def kernels(**overrides):
-        params = read_initial_weights(tiny_config(**overrides), dataset).params
-        return params["classifier"]["kernel"]
+        return read_initial_weights(tiny_config(**run, **overrides), dataset).params["classifier"]["kernel"]
 
-    both = kernels(seed=5, num_seeds=2, **two)
+    both = kernels(seed=5, num_seeds=2)
     assert both.shape == (2, 16, 10) and np.abs(both[0] - both[1]).max() > 0.01
-    np.testing.assert_array_equal(kernels(seed=6, **two), both[1:])
-    with pytest.raises(UserError, match=r"its run has no seed_7, but seed_5, seed_6; accepted"):
-        kernels(seed=6, num_seeds=2, **two)
-    with pytest.raises(UserError, match=r"its run has no learning_rate=0\.01/seed_5, but"):
-        kernels(seed=5, vary__learning_rate=(0.01,), **two)
-    restore = initial_weights._restore
-
-    def with_a_diverged_one(*arguments):
-        state, tally, step = restore(*arguments)
-        return state, tally | {"diverged": [-1, 3]}, step
-
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="its seed_6 diverged at step 3"):
-        patch.setattr(initial_weights, "_restore", with_a_diverged_one)
-        kernels(seed=6, **two)
+    np.testing.assert_array_equal(kernels(seed=6), both[1:])
+    for overrides, says in (
+        ({"seed": 7}, r"its seed_7 diverged at step 4"),
+        ({"seed": 8}, r"its run has no seed_8, but seed_5, seed_6, seed_7; accepted"),
+        ({"seed": 5, "vary__learning_rate": (0.01,)}, r"its run has no learning_rate=0\.01/seed_5, but"),
+    ):
+        with pytest.raises(UserError, match=says):
+            kernels(**overrides)
 
     config = tiny_config(init_from=str(source[0]), num_seeds=2, vary__learning_rate=(0.01, 0.02))
     params = read_initial_weights(config, dataset).params
