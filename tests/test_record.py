@@ -10,22 +10,25 @@ import sys
 import numpy as np
 import pytest
 
+from configs import default
 from eanet.errors import UserError
 from eanet.record import Record
+
+_CONFIG = default.get_config().to_dict()
 
 
 @pytest.fixture
 def record(tmp_path):
     record = Record(tmp_path / "run")
-    record.open({"seed": 1})
-    record.begin({"seed": 1}, 0, 0)
+    record.open(_CONFIG)
+    record.begin(_CONFIG, 0, 0)
     return record
 
 
 def test_going_on_drops_only_later_rows(record):
     for step in (1, 2, 3):
         record.append({"step": step})
-    record.begin({"seed": 1}, 2, 2)
+    record.begin(_CONFIG, 2, 2)
     assert record.rows() == [{"step": 1}, {"step": 2}]
 
 
@@ -34,7 +37,7 @@ def test_a_line_cut_short_is_left_out_and_removed(record):
     with (record.workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "tra')
     assert record.rows() == [{"step": 1}]
-    record.begin({"seed": 1}, 1, 1)
+    record.begin(_CONFIG, 1, 1)
     record.append({"step": 2})
     assert record.rows() == [{"step": 1}, {"step": 2}]
 
@@ -54,8 +57,8 @@ def test_a_broken_file_is_named(record):
 
 def test_only_the_primary_process_writes(tmp_path):
     record = Record(tmp_path / "run", primary=False)
-    record.open({})
-    record.begin({}, 0, 0)
+    record.open(_CONFIG)
+    record.begin(_CONFIG, 0, 0)
     record.append({"step": 1})
     record.write("results.json", {})
     record.write_predictions(predicted=np.zeros(1))
@@ -69,7 +72,7 @@ def test_only_the_primary_process_writes(tmp_path):
 def test_what_is_no_configuration_is_one_line(record, content, says):
     (record.workdir / "config.json").write_text(content)
     with pytest.raises(UserError, match=rf"config\.json {says}"):
-        record.check({"seed": 1})
+        record.check(_CONFIG)
 
 
 def test_lost_rows_are_an_error_and_nothing_is_changed(record):
@@ -81,7 +84,7 @@ def test_lost_rows_are_an_error_and_nothing_is_changed(record):
     with pytest.raises(
         UserError, match=r"metrics\.jsonl has 1 rows up to step 2, of which the checkpoint knows 2: rows"
     ):
-        record.begin({"seed": 1}, 2, 2)
+        record.begin(_CONFIG, 2, 2)
     assert before == {file: file.read_bytes() for file in record.workdir.iterdir()}
 
 
@@ -91,7 +94,7 @@ def test_lost_rows_are_an_error_and_nothing_is_changed(record):
 def test_rows_that_are_none_are_one_line(record, content):
     (record.workdir / "metrics.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=r"metrics\.jsonl(: line 1 holds other things| cannot be read)") as stop:
-        record.begin({"seed": 1}, 1, 1)
+        record.begin(_CONFIG, 1, 1)
     assert stop.value.exit_code == 1
 
 
@@ -99,15 +102,15 @@ def test_rows_that_are_none_are_one_line(record, content):
 def test_notes_that_are_damaged_stop_nothing(record, content, capsys):
     (record.workdir / "environment.json").write_text(content)
     (record.workdir / "wandb.json").write_text(content)
-    record.begin({"seed": 1}, 0, 0)
+    record.begin(_CONFIG, 0, 0)
     assert record.read("environment.json")["earlier_starts"] == []
     assert record.read_note("wandb.json") == {} == record.read_note("no.json")
     assert capsys.readouterr().err.count("is damaged and left out") == 2
 
 
 def test_each_start_is_remembered(record):
-    record.begin({"seed": 1}, 0, 0)
-    record.begin({"seed": 1}, 0, 0)
+    record.begin(_CONFIG, 0, 0)
+    record.begin(_CONFIG, 0, 0)
     environment = json.loads((record.workdir / "environment.json").read_text())
     assert len(environment["earlier_starts"]) == 2
     assert all("earlier_starts" not in start for start in environment["earlier_starts"])
@@ -116,12 +119,12 @@ def test_each_start_is_remembered(record):
 def test_an_unwritable_place_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        Record(tmp_path / "file" / "run").open({})
+        Record(tmp_path / "file" / "run").open(_CONFIG)
 
 
 def test_a_first_line_cut_short_is_removed_too(record):
     (record.workdir / "metrics.jsonl").write_text('{"step": 1, "tra')
-    record.begin({"seed": 1}, 0, 0)
+    record.begin(_CONFIG, 0, 0)
     record.append({"step": 1})
     assert record.rows() == [{"step": 1}]
 
@@ -152,11 +155,11 @@ def test_two_of_one_directory_do_not_go_together(record):
     second = Record(record.workdir)
     for call in (lambda config: second.check_place(), second.open):
         with pytest.raises(UserError, match=f"--workdir={record.workdir} is in use by another process; ") as stop:
-            call({"seed": 1})
+            call(_CONFIG)
         assert stop.value.exit_code == 1
     Record(record.workdir, primary=False).check_place()  # the other processes of the first run
     record.close()
-    second.open({"seed": 1})
+    second.open(_CONFIG)
     second.close()
 
 
@@ -164,7 +167,7 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     """Though a child of it lives on, as W&B's service does."""
     script = (
         "import subprocess, sys, time; from eanet.record import Record;"
-        "record = Record(sys.argv[1]); record.open({}); record.begin({}, 0, 0);"
+        f"record = Record(sys.argv[1]); record.open({_CONFIG}); record.begin({_CONFIG}, 0, 0);"
         "child = subprocess.Popen(['sleep', '60'], close_fds=False); print(child.pid, flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True)
@@ -174,10 +177,10 @@ def test_the_lock_of_a_killed_process_is_gone(tmp_path):
         with pytest.raises(UserError, match="in use by another process"):
             record.check_place()
         with pytest.raises(UserError, match="in use by another process"):
-            record.open({})
+            record.open(_CONFIG)
         holder.kill()
         holder.wait()
-        record.open({})
+        record.open(_CONFIG)
     finally:
         os.kill(child, signal.SIGKILL)
         holder.kill()
