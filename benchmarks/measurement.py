@@ -18,6 +18,12 @@ def machine() -> str:
     return f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.system()}"
 
 
+def counted(number: int, what: str) -> str:
+    """Give a number of things in words: 1 repetition, 5 repetitions, 2 batches."""
+    plural = f"{what}es" if what.endswith("ch") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
+
+
 def random_dataset(examples: int) -> data.Dataset:
     """Give random images of CIFAR-100's shape, the same in all three splits."""
     generator = np.random.default_rng(0)

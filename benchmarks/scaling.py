@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 from rich.progress import track
 
-from benchmarks.measurement import machine, write_json
+from benchmarks.measurement import counted, machine, write_json
 from eanet import cli
 from eanet.attention import ExternalAttention, SelfAttention
 
@@ -215,7 +215,7 @@ def main() -> None:
     facts = {"device": device, "dtype": arguments.dtype, "repetitions": arguments.repetitions, "rows": rows}
     write_json(out.with_suffix(".json"), facts)
     draw(rows, out.with_suffix(".png"), f"One layer, {CHANNELS} channels, {arguments.dtype}, {device} ({machine()})")
-    print(f"\n{table(rows)}\n\nMedian of {arguments.repetitions} repetitions; {device}; {machine()}")
+    print(f"\n{table(rows)}\n\nMedian of {counted(arguments.repetitions, 'repetition')}; {device}; {machine()}")
     print(f"{out.with_suffix('.png')} and {out.with_suffix('.json')}")
 
 

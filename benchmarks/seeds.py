@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.measurement import machine, write_json
+from benchmarks.measurement import counted, machine, write_json
 from benchmarks.sizes import Sizes
 from benchmarks.throughput import TOY, Contender
 from eanet import cli
@@ -84,7 +84,7 @@ def main() -> None:
     rows = [measure(int(count), settings, arguments.repetitions) for count in track(counts, "measuring")]
     toy = "-toy" if arguments.toy else ""
     out = write_json(arguments.out or f"runs/seeds{toy}.json", {"settings": settings, "rows": rows})
-    print(f"\n{table(rows)}\n\nMedian (range) of {arguments.repetitions} repetitions; {machine()}; {out}")
+    print(f"\n{table(rows)}\n\nMedian (range) of {counted(arguments.repetitions, 'repetition')}; {machine()}; {out}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.measurement import machine, write_json
+from benchmarks.measurement import counted, machine, write_json
 from benchmarks.sizes import Sizes
 from eanet import cli
 
@@ -142,9 +142,8 @@ def main() -> None:
     left_out = [name for name in names if name not in chosen]
     arms = f"{arguments.attention}{'-augmented' if arguments.augmented else ''}{'-toy' if arguments.toy else ''}"
     out = write_json(arguments.out or f"runs/throughput-{arms}.json", {"settings": settings, "summaries": summaries})
-    print(
-        f"\n{table(summaries)}\n\nMedian (range) of {arguments.repetitions} repetitions of {arguments.steps} batches."
-    )
+    repetitions, batches = counted(arguments.repetitions, "repetition"), counted(arguments.steps, "batch")
+    print(f"\n{table(summaries)}\n\nMedian (range) of {repetitions} of {batches}.")
     print(f"{machine()}, {summaries[0]['parameters']:,} parameters, batch {arguments.batch}")
     if left_out:
         print(f"Left out, not installed or without the document's augmentation: {'; '.join(left_out)}")

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import ml_collections
 from rich.progress import track
 
-from benchmarks.measurement import machine, random_dataset, write_json
+from benchmarks.measurement import counted, machine, random_dataset, write_json
 from eanet import cache, cli, sharding
 from eanet.group import Group
 
@@ -81,7 +81,7 @@ def main() -> None:
     named = {name or arguments.config: config for name, config in configs.items()}
     rows = measure(named, arguments.steps, arguments.repetitions)
     out = write_json(arguments.out, {"rows": rows})
-    print(f"\n{table(rows)}\n\nMedian (range) of {arguments.repetitions} repetitions; {machine()}; {out}")
+    print(f"\n{table(rows)}\n\nMedian (range) of {counted(arguments.repetitions, 'repetition')}; {machine()}; {out}")
 
 
 if __name__ == "__main__":

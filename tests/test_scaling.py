@@ -1,7 +1,9 @@
 """The benchmarks of scaling and of seeds: their layers, fits and tables at toy size."""
 
+import importlib
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -88,6 +90,20 @@ def test_seeds_in_one_program_beside_processes(tmp_path):
 def test_counts_that_are_none_are_refused(program, flag):
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{program}", flag], capture_output=True, text=True)
     assert done.returncode == 2 and "accepted: whole numbers above 0" in done.stderr
+
+
+@pytest.mark.parametrize("repetitions, said", [(1, "of 1 repetition"), (2, "of 2 repetitions")])
+@pytest.mark.parametrize("program", ["scaling", "seeds", "throughput", "variants"])
+def test_one_repetition_is_not_called_several(program, repetitions, said, tmp_path, capsys, monkeypatch):
+    benchmark = importlib.import_module(f"benchmarks.{program}")
+    monkeypatch.setattr(benchmark, "measure", lambda *_: [{"parameters": 3}])
+    monkeypatch.setattr(benchmark, "table", lambda _: "a table")
+    monkeypatch.setattr(benchmark, "draw", lambda *_: None, raising=False)
+    steps = ["--steps=1"] if program == "throughput" else []
+    monkeypatch.setattr(sys, "argv", [program, f"--repetitions={repetitions}", f"--out={tmp_path / 'out'}", *steps])
+    benchmark.main()
+    printed = capsys.readouterr().out
+    assert re.search(rf"{said}\b", printed) and ("of 1 batch." in printed) == (program == "throughput")
 
 
 def test_what_a_checkpoint_costs(tmp_path):
