@@ -10,7 +10,7 @@ import sys
 
 from rich.console import Console
 
-from eanet import cli, comparison, comparison_table, report
+from eanet import cli, comparison, comparison_finding, comparison_table, report
 from eanet.errors import UserError
 from eanet.finished_run import find_runs
 
@@ -18,11 +18,12 @@ from eanet.finished_run import find_runs
 def write(result: comparison.Comparison, out: pathlib.Path) -> None:
     """Write the tables, the pictures (SVG) and the report, each whole or not at all."""
     drawn = report.pictures(result)
-    svgs = {f"{name}.svg": styles["light"] for name, styles in drawn.items()}
+    svgs = {f"{name}.svg": picture.svg["light"] for name, picture in drawn.items()}
+    captions = {f"{name}.svg": picture.caption for name, picture in drawn.items()}
     files = {
         "comparison.csv": _bytes(comparison_table.comma_separated(result)),
-        "comparison.md": _bytes(comparison_table.markdown(result, list(svgs))),
-        "report.html": _bytes(report.html(result, drawn)),
+        "comparison.md": _bytes(comparison_table.markdown(result, captions)),
+        "report.html": _bytes(report.html(result, drawn, out)),
         **svgs,
     }
     try:
@@ -54,6 +55,7 @@ def main() -> None:
     cli.check_directory("--out", out)
     by = [field for field in arguments.by.split(",") if field]
     result = comparison.compare(runs, by, arguments.baseline, notes)
+    print(f"{comparison_finding.finding(result)}\n")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 240  # a file has no edge to fold at

@@ -1,14 +1,13 @@
 """Runs grouped into arms and set against a baseline. Reads records, and nothing but records."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from eanet import config as config_lib
-from eanet import statistics
+from eanet import metrics, statistics
 from eanet.errors import UserError
 from eanet.finished_run import ACCURACIES, METRICS, Run
 from eanet.statistics import Difference, Estimate
@@ -38,7 +37,7 @@ class Group:
 
     def estimate(self, metric: str) -> Estimate | None:
         values = list(self.values(metric).values())
-        return statistics.estimate(values) if values else None
+        return metrics.estimate(metric, values) if values else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Versus:
 
     difference: Difference
     p_holm: float  # of the difference, over the table; NaN without a test
-    mcnemar: float  # over the images, over all pairs of runs; NaN without a test
+    mcnemar: float  # over the images, over all pairs of runs
     mcnemar_holm: float
     notes: list[str]
 
@@ -187,11 +186,12 @@ def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
     others = [group for group in groups if group is not base]
     differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
     pairs = [_pairs(group, base) for group in others]
-    # One run an arm gives no p-value at all: McNemar's would be of two networks, and be read as of two methods.
-    mcnemars = [_mcnemar(some) if len(some) > 1 else math.nan for some in pairs]
+    mcnemars = [_mcnemar(some) for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     return {
-        group.name: Versus(differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(group, base))
+        group.name: Versus(
+            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(group, base, len(pairs[i]))
+        )
         for i, group in enumerate(others)
     }
 
@@ -206,19 +206,21 @@ def _mcnemar(pairs: list[tuple[Run, Run]]) -> float:
 
 
 def _pairs(group: Group, base: Group) -> list[tuple[Run, Run]]:
-    """Pair runs by common seeds; where there are not two of them, in the order of their seeds."""
+    """Pair runs by common seeds; where these leave out pairs that could be made, in the order of the seeds."""
     theirs = {run.seed: run for run in base.runs}
     common = [(run, theirs[run.seed]) for run in group.runs if run.seed in theirs]
-    return common if len(common) > 1 else list(zip(group.runs, base.runs, strict=False))
+    in_order = list(zip(group.runs, base.runs, strict=False))
+    return common if len(common) > 1 or len(common) == len(in_order) else in_order
 
 
-def _versus_notes(group: Group, base: Group) -> list[str]:
+def _versus_notes(group: Group, base: Group, pairs: int) -> list[str]:
+    notes = ["McNemar's p is of two networks, not of the methods"] if pairs == 1 else []
     unmatched = []
     for metric in COSTS:
         ours, theirs = group.estimate(metric), base.estimate(metric)
         if ours and theirs and abs(ours.mean / theirs.mean - 1) > MATCHED:
             unmatched.append(f"{METRICS[metric]} {ours.mean / theirs.mean:.2f}×")
-    return [f"not matched: {', '.join(unmatched)} the baseline's"] if unmatched else []
+    return [*notes, f"not matched: {', '.join(unmatched)} the baseline's"] if unmatched else notes
 
 
 def _rank(value: Any) -> tuple[int, Any]:

@@ -6,7 +6,7 @@ import io
 import math
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from eanet import statistics
 from eanet.comparison import Comparison, Group, Versus
+from eanet.comparison_finding import finding
 from eanet.finished_run import ACCURACIES, METRICS
 from eanet.statistics import Estimate
 
@@ -82,7 +83,8 @@ def explanations(comparison: Comparison) -> list[str]:
     level = f"{statistics.LEVEL:.0%}"
     lines = [
         f"± is a {level} Student t interval over seeds, given for accuracies and losses; they are without it where "
-        "n = 1 or nothing varies. All other columns are means.",
+        "n = 1 or nothing varies. An interval that reaches beyond 0 or 100% is cut there, and written with its ends. "
+        "All other columns are means.",
         "Differences are paired by seed (paired t) where two seeds or more are shared, else Welch's t; p-values are "
         "adjusted for the number of rows (Holm). McNemar's test asks of pairs of trained networks whether they are "
         "right on the same test images (exact, twice the median over pairs, each direction by itself), the t test asks "
@@ -93,8 +95,9 @@ def explanations(comparison: Comparison) -> list[str]:
     ]
     if any(len(group.runs) == 1 for group in comparison.groups):
         lines.append(
-            "Some groups have n = 1: they get no interval and no p-value, because one run says nothing about the "
-            "spread between seeds."
+            "Some groups have n = 1: they get no interval and no p-value over seeds, because one run says nothing "
+            "about the spread between seeds. McNemar's p is then of one trained network against another, and says "
+            "nothing of the methods or of other seeds."
         )
     for field, values in comparison.also_differ.items():
         lines.append(f"The runs also differ in {field}: {', '.join(map(str, values))}.")
@@ -115,9 +118,9 @@ def terminal(grid: Grid, width: int) -> Table:
     return table
 
 
-def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
-    """Format the whole comparison as Markdown, with links to the pictures beside it."""
-    parts = ["# Comparison"]
+def markdown(comparison: Comparison, captions: Mapping[str, str] | None = None) -> str:
+    """Format the whole comparison as Markdown; captions are of the pictures beside it, by the names of their files."""
+    parts = ["# Comparison", _plain(finding(comparison))]
     for grid in (results(comparison), against_baseline(comparison)):
         if not grid.rows:
             continue
@@ -125,7 +128,8 @@ def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
         lines += [[_plain(cell.text) for cell in row] for row in grid.rows]
         parts += [f"## {_plain(grid.title)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
     parts.append("\n".join(f"- {_plain(line)}" for line in explanations(comparison)))
-    parts += [f"![{pathlib.Path(name).stem}]({name})" for name in pictures]
+    for name, caption in (captions or {}).items():
+        parts += [f"![{pathlib.Path(name).stem}]({name})", _plain(caption)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -175,12 +179,20 @@ def _estimated(estimate: Estimate | None, metric: str) -> Cell:
     if estimate is None:
         return Cell("–", math.nan)
     if metric in ACCURACIES:
-        return Cell(_plus_minus(100 * estimate.mean, 100 * estimate.half_width, ".2f"), estimate.mean)
+        return Cell(_percent(estimate), estimate.mean)
     if metric == "test/loss":
         return Cell(_plus_minus(estimate.mean, estimate.half_width, ".3f"), estimate.mean)
     return _number(
         estimate.mean, {"mmac": ".1f" if estimate.mean >= 10 else ".3g", "activation_mib": ".3g"}.get(metric, ",.0f")
     )
+
+
+def _percent(estimate: Estimate) -> str:
+    """Give an accuracy with its interval; one that is cut at 0 or 100% is not symmetric, and has its ends."""
+    mean, half_width = 100 * estimate.mean, 100 * estimate.half_width
+    if mean - half_width < 0 or mean + half_width > 100:
+        return f"{mean:.2f} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+    return _plus_minus(mean, half_width, ".2f")
 
 
 def _plus_minus(mean: float, half_width: float, form: str) -> str:

@@ -25,6 +25,7 @@ METRICS = {
     "images_per_second_inference": "images/s inference",
     "seconds": "seconds",
 }
+_ARRAYS = ("accuracy", "label", "class_name", "predicted")  # of predictions.npz
 _CURVES = ("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy")  # what a row needs to be drawn
 ACCURACIES = ("test/accuracy", "val/accuracy", "test/top5_accuracy")
 
@@ -50,6 +51,9 @@ class Run:
     correct: np.ndarray  # bool [test images]
     labels: np.ndarray  # int [test images]
     class_names: tuple[str, ...]
+    predicted: np.ndarray  # int [test images]
+    superclass_names: tuple[str, ...]  # empty where the data set, or an older version's record, has none
+    superclass_of: np.ndarray | None  # int [classes]
 
     @property
     def seed(self) -> int:
@@ -89,12 +93,13 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
     except UserError as error:
         raise UserError(str(error), exit_code=1) from error
     group, rows, predictions = members.of(config), record.rows(), record.read_predictions()
-    missing = [name for name in ("accuracy", "label", "class_name") if name not in predictions]
+    missing = [name for name in _ARRAYS if name not in predictions]
     if missing:
         raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
     environment = record.read("environment.json") or {}
     _check_kinds(workdir, rows, predictions, environment)
     correct = np.atleast_2d(predictions["accuracy"]) > 0.5
+    predicted = np.atleast_2d(predictions["predicted"])
     if len(correct) != len(group):
         raise UserError(f"{workdir}/predictions.npz is of {len(correct)} networks, not {len(group)}", exit_code=1)
     runs = []
@@ -123,15 +128,22 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
                 environment,
                 correct[i],
                 predictions["label"],
-                tuple(map(printable, predictions["class_name"].tolist())),
+                _names(predictions, "class_name"),
+                predicted[i],
+                _names(predictions, "superclass_name"),
+                predictions.get("superclass_of"),
             )
         )
     return runs
 
 
+def _names(predictions: dict[str, np.ndarray], array: str) -> tuple[str, ...]:
+    return tuple(map(printable, predictions[array].tolist())) if array in predictions else ()
+
+
 def _check_kinds(workdir: pathlib.Path, rows: Any, predictions: dict[str, np.ndarray], environment: Any) -> None:
     """Raise UserError where a file holds other things than a run writes, as somebody else's may."""
-    accuracy, label, names = (predictions[name] for name in ("accuracy", "label", "class_name"))
+    accuracy, label, names, predicted = (predictions[name] for name in _ARRAYS)
     sound = {
         "metrics.jsonl": all(isinstance(row, dict) for row in rows),
         "environment.json": isinstance(environment, dict)
@@ -139,15 +151,32 @@ def _check_kinds(workdir: pathlib.Path, rows: Any, predictions: dict[str, np.nda
         and all(isinstance(device, str) for device in environment.get("devices") or []),
         "predictions.npz": accuracy.dtype.kind in "fiub"
         and accuracy.ndim in (1, 2)
-        and label.dtype.kind in "iu"
         and label.shape == accuracy.shape[-1:]
-        and names.dtype.kind == "U"
-        and names.ndim == 1
-        and bool(np.all((0 <= label) & (label < len(names)))),
+        and _are_names(names)
+        and _are_below(len(names), label)
+        and predicted.shape == accuracy.shape
+        and _are_below(len(names), predicted)
+        and _superclasses_fit(predictions, len(names)),
     }
     for name, right in sound.items():
         if not right:
             raise UserError(f"{workdir}/{name} holds other things than a run writes", exit_code=1)
+
+
+def _superclasses_fit(predictions: dict[str, np.ndarray], classes: int) -> bool:
+    """Tell whether there are no superclasses, or all that is known of them."""
+    of, names = predictions.get("superclass_of"), predictions.get("superclass_name")
+    if of is None or names is None:
+        return of is names
+    return _are_names(names) and of.shape == (classes,) and _are_below(len(names), of)
+
+
+def _are_names(array: np.ndarray) -> bool:
+    return array.dtype.kind == "U" and array.ndim == 1
+
+
+def _are_below(count: int, numbers: np.ndarray) -> bool:
+    return numbers.dtype.kind in "iu" and bool(np.all((0 <= numbers) & (numbers < count)))
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from eanet import dropout, statistics
+from eanet import dropout, metrics
 
 # What may differ between members: the name in config.vary and the field that it stands for.
 VARIED = {
@@ -98,12 +98,12 @@ def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, flo
         healthy = [numbers[member] for member in members if member.point == point and member in numbers]
         row[_join(point, "num_seeds")] = len(healthy)
         for metric in healthy[0] if healthy else ():
-            estimate = statistics.estimate([values[metric] for values in healthy])
+            estimate = metrics.estimate(metric, [values[metric] for values in healthy])
             row[_join(point, metric)] = estimate.mean
             if len(healthy) > 1 and metric.rpartition("/")[2] in _SPREAD:
                 row[_join(point, f"{metric}_std")] = estimate.deviation
-                row[_join(point, f"{metric}_low")] = estimate.mean - estimate.half_width
-                row[_join(point, f"{metric}_high")] = estimate.mean + estimate.half_width
+                row[_join(point, f"{metric}_low")] = estimate.low
+                row[_join(point, f"{metric}_high")] = estimate.high
     for member, values in numbers.items():
         row |= {_join(member.name, metric): value for metric, value in values.items()}
     return row
@@ -137,6 +137,7 @@ def describe(members: Sequence[Member], results: Mapping[str, Any]) -> str:
         spread = ""
         if count > 1:
             low, high = (results[_join(point, f"test/accuracy_{end}")] for end in ("low", "high"))
+            low, high = max(0.0, low), min(1.0, high)  # an earlier version recorded intervals beyond
             spread = f" ({low:.2%} to {high:.2%}, 95%, n = {count})"
         part = f" (first {results['eval_limit']:,} images)" if "eval_limit" in results else ""
         start = f"{whose}test{part}" if point else f"Test{part}:"

@@ -4,7 +4,7 @@ config.json       the resolved configuration
 environment.json  versions, devices, commit and command line of the newest start; earlier starts below it
 metrics.jsonl     an object a line: step, epoch, metrics
 results.json      written once, when the run is finished
-predictions.npz   of the finished run, an entry per test image; and the classes' names
+predictions.npz   of the finished run, an entry per test image; and the names of classes and superclasses
 curves.png        loss and accuracy over the epochs
 checkpoints/      Orbax; see eanet.checkpoint
 initial_weights.json  of a run with config.init_from: which weights the newest start from step 0 began with

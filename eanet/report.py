@@ -2,8 +2,11 @@
 
 import base64
 import collections
+import dataclasses
 import io
+import os
 import pathlib
+import urllib.parse
 from typing import Any
 
 import jinja2
@@ -11,6 +14,7 @@ import matplotlib.pyplot as plt
 
 from eanet import comparison_plots, comparison_table
 from eanet.comparison import Comparison
+from eanet.comparison_finding import finding
 
 _STYLES = {
     "light": {"figure.facecolor": "#ffffff"},
@@ -27,29 +31,35 @@ _STYLES = {
         "grid.color": "#8a929c",
     },
 }
-_ALTERNATIVES = {
-    "curves": "Loss and accuracy over the epochs, a line per group; with up to six groups 95% bands over seeds.",
-    "accuracy": "Test accuracy against heads, memory slots, parameters and multiply-adds; dots are single runs.",
-    "classes": "The classes whose test accuracy differs most from the baseline's; of extremes a good part is chance.",
-}
 
 
-def pictures(comparison: Comparison) -> dict[str, dict[str, bytes]]:
-    """Draw every picture as SVG, light and dark: {file name without ending: {style: SVG}}."""
-    drawn: dict[str, dict[str, bytes]] = collections.defaultdict(dict)
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture in the styles light and dark, and what it shows in words."""
+
+    caption: str
+    svg: dict[str, bytes]
+
+
+def pictures(comparison: Comparison) -> dict[str, Picture]:
+    """Draw every picture as SVG; keys are file names without ending."""
+    drawn: dict[str, Picture] = {}
     for style, colors in _STYLES.items():
         # The salt and the missing date make the same comparison the same bytes.
         with plt.rc_context(colors | {"svg.hashsalt": "eanet"}):
-            for name, figure in comparison_plots.draw_all(comparison).items():
+            for name, (figure, caption) in comparison_plots.draw_all(comparison).items():
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format="svg", metadata={"Date": None})
                 plt.close(figure)
-                drawn[name][style] = buffer.getvalue()
-    return dict(drawn)
+                drawn.setdefault(name, Picture(caption, {})).svg[style] = buffer.getvalue()
+    return drawn
 
 
-def html(comparison: Comparison, drawn: dict[str, dict[str, bytes]]) -> str:
-    """Give the report. Whatever comes from a run is escaped: a run named <script> stays text."""
+def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -> str:
+    """Give the report, as a file in the directory out, from which it links to the runs.
+
+    Whatever comes from a run is escaped: a run named <script> stays text.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -63,12 +73,14 @@ def html(comparison: Comparison, drawn: dict[str, dict[str, bytes]]) -> str:
     return environment.get_template("report.html.jinja").render(
         comparison=comparison,
         grids=[grid for grid in _grids(comparison) if grid.rows],
+        finding=finding(comparison),
         pictures=[
-            (name, _ALTERNATIVES[name], {s: _data_uri(svg) for s, svg in d.items()}) for name, d in drawn.items()
+            (name, picture.caption, {style: _data_uri(svg) for style, svg in picture.svg.items()})
+            for name, picture in drawn.items()
         ],
         explanations=comparison_table.explanations(comparison),
         differences=_differences(comparison),
-        runs=[(group, run) for group in groups for run in group.runs],
+        runs=[(group, run, _link(run.workdir, out)) for group in groups for run in group.runs],
         environments=_environments(comparison),
         config={field: value for field, value in first.fields.items() if value is not None},
         facts={
@@ -89,6 +101,15 @@ def _grids(comparison: Comparison) -> list[comparison_table.Grid]:
 
 def _data_uri(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
+    """Give the URL of a directory, relative to out, so that both can be moved together."""
+    try:
+        relative = pathlib.Path(os.path.relpath(directory, out.resolve()))
+    except ValueError:  # on two drives of Windows
+        return f"{directory.as_uri()}/"
+    return urllib.parse.quote(os.fsencode(relative.as_posix())) + "/"  # bytes: a name need not be UTF-8
 
 
 def _common(comparison: Comparison, field: str) -> str:

@@ -12,25 +12,34 @@ from scipy import optimize, stats
 
 LEVEL = 0.95  # of every interval
 POWER = 0.8  # with which the smallest detectable difference would be found
+_ROUNDING = 1e-12  # what equal differences of accuracies can seem to vary by
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean with its Student t interval; `half_width` is NaN for n = 1, where nothing tells the spread."""
+    """A mean with its Student t interval, which is NaN for n = 1, where nothing tells the spread."""
 
     n: int
     mean: float
     deviation: float  # sample standard deviation, NaN for n = 1
-    half_width: float  # of the 95% interval
+    half_width: float  # of the 95% interval, before it is cut to what the values can be
+    low: float  # the ends of the interval after that
+    high: float
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Estimate the mean of a normal population from a sample of at least one."""
+def estimate(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    """Estimate the mean of a normal population from a sample of at least one.
+
+    limits are what the values can be: a t interval knows nothing of them, and is cut there.
+    """
     n, mean = len(values), float(np.mean(values))
     if n == 1:
-        return Estimate(1, mean, math.nan, math.nan)
+        return Estimate(1, mean, *[math.nan] * 4)
     deviation = float(np.std(values, ddof=1))
-    return Estimate(n, mean, deviation, float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n))
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * deviation / math.sqrt(n)
+    return Estimate(
+        n, mean, deviation, half_width, max(limits[0], mean - half_width), min(limits[1], mean + half_width)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +67,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
         differences = pairs[:, 0] - pairs[:, 1]
         n, mean = len(common), float(np.mean(differences))
         error = float(np.std(differences, ddof=1)) / math.sqrt(n)
-        return _tested("paired t", (n, n), mean, error, n - 1)
+        return _tested("paired t", (n, n), mean, error, n - 1, "the differences do not vary between seeds")
     a, b = list(ours.values()), list(theirs.values())
     mean = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
@@ -67,13 +76,13 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
     squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
     freedom = sum(parts) ** 2 / squares if squares else len(a) + len(b) - 2.0
-    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom)
+    unvaried = "the values do not vary between seeds"
+    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom, unvaried)
 
 
-def _tested(test: str, n: tuple[int, int], mean: float, error: float, freedom: float) -> Difference:
-    if error == 0:  # the seeds agree to the last bit: no spread, no test
-        why = "the values do not vary between seeds"
-        return Difference("none", n, mean, math.nan, math.nan, math.nan, why)
+def _tested(test: str, n: tuple[int, int], mean: float, error: float, freedom: float, unvaried: str) -> Difference:
+    if error < _ROUNDING:  # the seeds agree: no spread, no test
+        return Difference("none", n, mean, math.nan, math.nan, math.nan, unvaried)
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
     return Difference(test, n, mean, half_width, p_value, detectable_difference(error, freedom))

@@ -316,9 +316,13 @@ class Run:
             results["eval_limit"] = self._config.data.eval_limit
         if count > 1:
             results["members"] = members.table(self._members, numbers, tally.diverged)
-        class_names = np.array(self._dataset.class_names)
-        arrays = values if count > 1 else {name: value[0] for name, value in values.items()}
-        self._record.write_predictions(**arrays, label=self._dataset.test.labels, class_name=class_names)
+        class_names, superclass_names = map(np.array, (self._dataset.class_names, self._dataset.superclass_names))
+        arrays = dict(values) if count > 1 else {name: value[0] for name, value in values.items()}
+        arrays |= {"label": self._dataset.test.labels, "class_name": class_names}
+        if len(superclass_names):
+            superclass_of = np.array(self._dataset.superclass_of, np.int32)
+            arrays |= {"superclass_name": superclass_names, "superclass_of": superclass_of}
+        self._record.write_predictions(**arrays)
         title = self._record.workdir.name
         self._record.write_curves(lambda path: curves.draw(rows, path, title, len(class_names), self._members))
         self._record.write("results.json", results)

@@ -149,6 +149,11 @@ _DAMAGE = {
         "a label too many": lambda path: _change_npz(path, label=np.zeros(401, int)),
         "a label of no class": lambda path: _change_npz(path, label=np.full(400, 10)),
         "numbers for names": lambda path: _change_npz(path, class_name=np.arange(10)),
+        "a prediction of no class": lambda path: _change_npz(path, predicted=np.full(400, 10)),
+        "a superclass of no name": lambda path: _change_npz(
+            path, superclass_name=np.array(["a"]), superclass_of=np.ones(10, int)
+        ),
+        "superclasses of no class": lambda path: _change_npz(path, superclass_name=np.array(["a", "b"])),
     },
     "results.json": {
         "cut short": lambda path: path.write_text(path.read_text()[:40]),
@@ -273,6 +278,24 @@ def test_networks_that_err_in_opposite_directions_are_no_evidence(tmp_path):
             write_run(tmp_path / f"{arm}{seed}", make_config(arm, seed=seed), correct)
     versus = read_comparison(tmp_path).versus["attention=self"]
     assert versus.difference.mean == 0 and versus.mcnemar == 1
+
+
+def test_one_run_an_arm_is_compared_image_by_image(tmp_path):
+    """McNemar's test is of two networks, and needs no more than them; the methods need seeds."""
+    write_arm(tmp_path, "eanet", {0: 0.4})
+    write_arm(tmp_path, "vit", {0: 0.6})
+    result = read_comparison(tmp_path)
+    (versus,) = result.versus.values()
+    assert versus.mcnemar == versus.mcnemar_holm == pytest.approx(_mcnemar(*(g.runs[0] for g in result.groups)))
+    assert 0 < versus.mcnemar < 0.001 and np.isnan(versus.p_holm)
+    assert "McNemar's p is of two networks, not of the methods" in versus.notes
+
+
+def test_one_run_is_paired_with_the_run_of_its_seed(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"eanet{seed}", make_config("eanet", seed=seed), np.arange(400) < 100 + 100 * seed)
+    write_run(tmp_path / "vit", make_config("vit", seed=1), np.arange(400) < 200)
+    assert read_comparison(tmp_path).versus["attention=self"].mcnemar == 1  # seed 0 is right on half as many
 
 
 @pytest.mark.parametrize("metric", ["parameters", "mmac"])

@@ -1,11 +1,12 @@
 """What the pictures of a comparison are drawn from."""
 
+import itertools
 import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from finished_runs import answers, make_config, read_comparison, write_ablation, write_arm, write_run
+from finished_runs import change_json, read_comparison, write_ablation, write_arm
 from scipy import stats
 
 from eanet import comparison_plots
@@ -32,7 +33,9 @@ def _history(group, metric):
 
 
 def test_curves_are_the_means_with_their_bands(result):
-    loss, accuracy = comparison_plots.curves(result).axes
+    figure, caption = comparison_plots.curves(result)
+    loss, accuracy = figure.axes
+    assert caption.endswith("bands, of validation: 95% intervals over the seeds.")
     for axis, metric in ((loss, "loss"), (accuracy, "accuracy")):
         lines = [line for line in axis.lines if len(line.get_xdata()) == 3]
         validation, training = lines[::2], lines[1::2]
@@ -69,22 +72,35 @@ def _lines(axis):
 
 
 def test_accuracy_is_drawn_against_what_varies(result):
-    axes = comparison_plots.accuracy_against(result).axes
+    figure, caption = comparison_plots.accuracy_against(result)
+    axes = figure.axes
     assert [axis.get_title() for axis in axes] == ["against heads", "against parameters", "against MMAC"]
+    assert caption == (
+        "Test accuracy against heads, parameters and MMAC: means over the seeds; bars: 95% intervals over the seeds; "
+        "small dots: single runs."
+    )
     means = [group.estimate("test/accuracy").mean for group in result.groups]
     assert _lines(axes[0]) == {"attention=external": ([2, 4, 16], means[:3]), "attention=self": ([4], means[3:])}
     assert _lines(axes[1])["attention=self"] == ([623_268], means[3:])
-    dots = [line for line in axes[0].lines if line.get_label().startswith("_")]
+    dots = [line for line in axes[0].lines if line.get_marker() == "."]
+    several = [group for group in result.groups if len(group.runs) > 1]
     assert sorted(y for line in dots for y in line.get_ydata()) == pytest.approx(
-        sorted(run.results["test/accuracy"] for group in result.groups for run in group.runs)
+        sorted(run.results["test/accuracy"] for group in several for run in group.runs)
     )
+    bars = [list(line.get_ydata()) for line in axes[0].lines if line.get_marker() == "_"]
+    values = [list(group.values("test/accuracy").values()) for group in several]
+    assert bars == [pytest.approx(stats.t.interval(0.95, 2, np.mean(some), stats.sem(some))) for some in values]
+    # A line joins what differs in heads, but not groups that cost the same.
+    assert [axis.lines[0].get_linestyle() for axis in axes] == ["-", "None", "None"]
 
 
 def test_memory_is_drawn_in_slots(tmp_path):
     for i, size in enumerate((0, 8, 64)):  # 0 stands for dim // dim_coefficient = 16
         write_arm(tmp_path, "eanet", {0: 0.4 + i / 100}, model__memory_size=size)
     write_arm(tmp_path, "vit", {0: 0.3})
-    axes = {axis.get_title(): axis for axis in comparison_plots.accuracy_against(read_comparison(tmp_path)).axes}
+    figure, caption = comparison_plots.accuracy_against(read_comparison(tmp_path))
+    assert caption == "Test accuracy against memory slots, parameters and MMAC."  # with one seed there is no spread
+    axes = {axis.get_title(): axis for axis in figure.axes}
     x, _ = _lines(axes["against memory slots"])["attention=external"]
     assert x == [8, 16, 64] and "attention=self" not in _lines(axes["against memory slots"])
     assert "against heads" not in axes
@@ -94,40 +110,56 @@ def test_a_group_with_several_heads_has_no_place_on_their_axis(tmp_path):
     for heads, seed in ((2, 0), (4, 1)):
         write_arm(tmp_path, "eanet", {seed: 0.4}, model__num_heads=heads)
     write_arm(tmp_path, "vit", {0: 0.4}, model__num_heads=8)
-    axes = comparison_plots.accuracy_against(read_comparison(tmp_path, by=["model.attention"])).axes
-    assert [axis.get_title() for axis in axes] == ["against parameters", "against MMAC"]
+    figure, caption = comparison_plots.accuracy_against(read_comparison(tmp_path, by=["model.attention"]))
+    assert [axis.get_title() for axis in figure.axes] == ["against parameters", "against MMAC"]
+    assert caption.startswith("Test accuracy against parameters and MMAC: means over the seeds; bars: the range of the")
+
+
+def test_two_seeds_have_their_range_and_no_interval(tmp_path):
+    """The t interval of two values is 12.7 times as wide as their distance, and fills a panel."""
+    write_arm(tmp_path, "eanet", {0: 0.4, 1: 0.42})
+    write_arm(tmp_path, "vit", {0: 0.43, 1: 0.44})
+    result = read_comparison(tmp_path)
+    figure, caption = comparison_plots.curves(result)
+    assert caption.endswith("bands, of validation: the range of the two seeds.")
+    for axis, metric in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        for group, band in zip(result.groups, axis.collections, strict=True):
+            values, vertices = _history(group, f"val/{metric}")[:, -1], band.get_paths()[0].vertices
+            ends = vertices[vertices[:, 0] == 3][:, 1]
+            assert (ends.min(), ends.max()) == pytest.approx((values.min(), values.max()))
+    figure, caption = comparison_plots.accuracy_against(result)
+    assert caption.endswith("bars: the range of the two seeds; small dots: single runs.")
+    bars = [list(line.get_ydata()) for line in figure.axes[0].lines if line.get_marker() == "_"]
+    assert bars == [pytest.approx([0.4, 0.42]), pytest.approx([0.43, 0.44])]
+    write_arm(tmp_path, "none", {0: 0.4, 1: 0.5, 2: 0.3})
+    _, caption = comparison_plots.curves(read_comparison(tmp_path))
+    assert caption.endswith("bands, of validation: 95% intervals over the seeds, where there are two their range.")
+
+
+def test_labels_of_an_axis_do_not_run_into_one_another(tmp_path):
+    for heads in (1, 2, 4, 8, 16):
+        for workdir in write_arm(tmp_path, "eanet", {0: 0.4}, model__num_heads=heads):
+            change_json(workdir / "results.json", parameters=361_000 + heads**4, mmac=100.0 + heads)
+    figure, _ = comparison_plots.accuracy_against(read_comparison(tmp_path))
+    figure.canvas.draw()
+    for axis in figure.axes:
+        assert not any(label.get_text() for label in axis.get_xticklabels(minor=True))
+        boxes = [label.get_window_extent() for label in axis.get_xticklabels() if label.get_text()]
+        assert len(boxes) >= 2 and all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes)), axis.get_title()
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2", "4", "8", "16"]
 
 
 def test_pictures_without_content_are_left_out(tmp_path):
     write_arm(tmp_path / "one", "eanet", {0: 0.4}, train__epochs=1)  # one group, one epoch, n = 1
     drawn = comparison_plots.draw_all(read_comparison(tmp_path / "one"))
-    assert list(drawn) == ["curves"]
-    assert [len(line.get_xdata()) for line in drawn["curves"].axes[1].lines] == [1, 1]
-    assert not drawn["curves"].axes[1].collections and drawn["curves"].axes[1].lines[0].get_marker() == "o"
+    assert list(drawn) == ["curves", "confusion"]
+    figure, caption = drawn["curves"]
+    assert [len(line.get_xdata()) for line in figure.axes[1].lines] == [1, 1]
+    assert not figure.axes[1].collections and figure.axes[1].lines[0].get_marker() == "o"
+    assert not any("band" in text or "mean" in text for _, text in drawn.values()) and "interval" not in caption
     for rate in (1e-3, 1e-2):
         write_arm(tmp_path / "rates", "eanet", {0: 0.4}, optimizer__learning_rate=rate)
-    assert list(comparison_plots.draw_all(read_comparison(tmp_path / "rates"))) == ["curves", "classes"]
-
-
-def test_bars_are_the_differences_by_class(tmp_path):
-    names = [f"$\\class_{i}$" for i in range(30)]  # what TeX would read is no formula here
-    for arm in ("eanet", "vit"):
-        for seed in (0, 1):
-            correct = answers(0.4 + (arm == "vit") / 10, [seed, len(arm)], 3000)
-            write_run(tmp_path / f"{arm}{seed}", make_config(arm, seed=seed), correct, names)
-    result = read_comparison(tmp_path)
-    figure = comparison_plots.class_differences(result)
-    figure.canvas.draw()
-    (axis,) = figure.axes
-    assert axis.get_title() == "attention=self" and "attention=external" in figure.get_suptitle()
-    right = [np.mean([run.correct.reshape(100, 30).mean(0) for run in group.runs], 0) for group in result.groups]
-    difference = 100 * (right[1] - right[0])  # of labels 0 to 29, again and again
-    bars = [bar.get_width() for bar in axis.patches]
-    assert bars == pytest.approx(sorted(difference)[:12] + sorted(difference)[-12:])
-    labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert [difference[names.index(label)] for label in labels] == pytest.approx(bars)
-    colors = {bar.get_facecolor() for bar in axis.patches if bar.get_width() < 0}
-    assert len(colors) == 1 and colors.isdisjoint(bar.get_facecolor() for bar in axis.patches if bar.get_width() > 0)
+    assert list(comparison_plots.draw_all(read_comparison(tmp_path / "rates"))) == ["curves", "classes", "confusion"]
 
 
 def test_twelve_groups_can_be_told_apart(tmp_path):
@@ -136,7 +168,9 @@ def test_twelve_groups_can_be_told_apart(tmp_path):
             write_arm(tmp_path, arm, {0: 0.4, 1: 0.41}, model__num_heads=heads)
     result = read_comparison(tmp_path)
     drawn = comparison_plots.draw_all(result)
-    assert len(result.groups) == 12 and list(drawn) == ["curves", "accuracy", "classes"]
+    assert len(result.groups) == 12 and list(drawn) == ["curves", "accuracy", "classes", "confusion"]
+    drawn, captions = ({name: picture[i] for name, picture in drawn.items()} for i in (0, 1))
+    assert "band" not in captions["curves"] and not drawn["curves"].axes[0].collections
     validation = drawn["curves"].axes[0].lines[:24:2]
     assert len({line.get_color() for line in validation}) == 12
     assert [len(axis.patches) for axis in drawn["classes"].axes if axis.axison] == [10] * 11
