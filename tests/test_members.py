@@ -148,6 +148,19 @@ def test_rows_hold_means_intervals_and_every_seed(three):
         assert row["train/learning_rate"] == pytest.approx(row["seed_6/train/learning_rate"])
 
 
+def test_accuracies_have_no_interval_beyond_0_and_1():
+    """The t interval of 1% and 3% begins below 0; that of a loss may."""
+    two = [Member(0), Member(1)]
+    names = ("test/loss", "test/accuracy", "test/top5_accuracy", "val/accuracy_best")
+    row = members.combine(two, {one: dict.fromkeys(names, value) for one, value in zip(two, (0.01, 0.03), strict=True)})
+    assert row["test/loss_low"] < 0
+    for name in names[1:]:
+        assert row[f"{name}_low"] == 0 and row[f"{name}_high"] == pytest.approx(0.02 + 12.7062 * 0.01, rel=1e-4)
+    assert "accuracy 2.00% (0.00% to 14.71%, 95%, n = 2)" in members.describe(two, row)
+    older = row | {"test/accuracy_low": -0.1, "test/accuracy_high": 1.2}  # as once recorded
+    assert "accuracy 2.00% (0.00% to 100.00%, 95%, n = 2)" in members.describe(two, older)
+
+
 def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three, tmp_path):
     workdir, results = three
     alone = train.train(tiny_config(seed=6), tmp_path / "alone")
@@ -283,7 +296,18 @@ def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path
     rows = [{"epoch": 1.0} | {f"{one.point}/val/{name}": 0.5 for name in ("loss", "accuracy")} for one in grid]
     curves.draw(_rows(three[0]), tmp_path / "a.png", "seeds", 10, [Member(5), Member(6), Member(7)])
     curves.draw(rows, tmp_path / "b.png", "grid", 10, grid)
-    seeds, points = (figure.axes for figure in drawn)
+    two = [Member(0), Member(1)]
+    numbers = [
+        {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5)
+    ]
+    rows = [{"epoch": epoch} | members.combine(two, dict(zip(two, numbers, strict=True))) for epoch in (1.0, 2.0)]
+    curves.draw(rows, tmp_path / "c.png", "two", 10, two)
+    seeds, points, pair = (figure.axes for figure in drawn)
+    assert seeds[0].get_xlabel() == "epoch (bands: 95% intervals over the seeds)"
+    assert points[0].get_xlabel() == "epoch" and pair[0].get_xlabel() == "epoch (bands: the range of the two seeds)"
+    for axis, bands in zip(pair, (2, 4), strict=True):  # a t interval would be 12.7 times as wide
+        ends = [band.get_paths()[0].vertices[:, 1] for band in axis.collections]
+        assert [(some.min(), some.max()) for some in ends] == [(0.4, 0.5)] * bands
     assert len(seeds[0].collections) == 2 and len(seeds[1].collections) == 4  # bands
     assert [line.get_label() for line in points[0].lines][:2] == ["learning_rate=0.1", "learning_rate=0.2"]
 

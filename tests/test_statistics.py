@@ -31,6 +31,23 @@ def test_one_value_has_no_interval():
     assert result.mean == 0.5 and math.isnan(result.half_width) and math.isnan(result.deviation)
 
 
+def test_an_interval_is_cut_to_what_values_can_be():
+    values = [0.01, 0.03]
+    free, cut = statistics.estimate(values), statistics.estimate(values, (0.0, 1.0))
+    assert (free.low, free.high) == pytest.approx(stats.t.interval(0.95, 1, 0.02, stats.sem(values))) and free.low < 0
+    assert (cut.low, cut.high, cut.half_width) == (0.0, free.high, free.half_width)
+    top = statistics.estimate([0.97, 0.99], (0.0, 1.0))
+    assert top.high == 1.0 and top.low == pytest.approx(0.98 - free.half_width)
+
+
+def test_differences_that_only_rounding_tells_apart_are_no_evidence():
+    ours, theirs = {0: 0.42, 1: 0.44, 2: 0.4225}, {0: 0.09, 1: 0.11, 2: 0.0925}
+    assert len({ours[seed] - theirs[seed] for seed in ours}) > 1  # 0.33 but for rounding
+    result = statistics.difference(ours, theirs)
+    assert result.test == "none" and math.isnan(result.p_value) and result.mean == pytest.approx(0.33)
+    assert result.why_no_test == "the differences do not vary between seeds"
+
+
 def test_common_seeds_are_paired():
     result = statistics.difference(_A, _B)
     reference = stats.ttest_rel(list(_A.values()), list(_B.values()))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, guards, sharding, train
+from eanet import data, finished_run, guards, sharding, train
 from eanet.checkpoint import Checkpoints
 from eanet.errors import UserError
 from eanet.group import Group
@@ -35,6 +35,20 @@ def finished(tmp_path_factory):
     """A finished run and what it returned."""
     workdir = tmp_path_factory.mktemp("finished")
     return workdir, train.train(tiny_config(), workdir)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_predictions_know_the_superclasses_of_a_data_set_that_has_them(tmp_path, monkeypatch, seeds):
+    digits, of = data.load(tiny_config().data), (0, 1) * 5
+    known = dataclasses.replace(digits, superclass_names=("even", "odd"), superclass_of=of)
+    monkeypatch.setattr(data, "load", lambda config: known)
+    train.train(tiny_config(train__epochs=1, num_seeds=seeds), tmp_path)
+    with np.load(tmp_path / "predictions.npz") as arrays:
+        assert arrays["superclass_name"].tolist() == ["even", "odd"] and arrays["superclass_of"].tolist() == list(of)
+        assert arrays["predicted"].shape == (seeds, 360)[seeds == 1 :]
+    runs, _ = finished_run.find_runs([tmp_path])
+    assert [run.superclass_names for run in runs] == [("even", "odd")] * seeds
+    assert all(np.mean(run.predicted == run.labels) == run.results["test/accuracy"] for run in runs)
 
 
 def test_a_run_leaves_a_complete_record(finished):
