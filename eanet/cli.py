@@ -18,10 +18,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from eanet import config as config_lib
-from eanet import processes
+from eanet import hints, processes
 from eanet.errors import UserError, printable
 
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left out
 
 
@@ -158,35 +158,63 @@ def check_no_rest(rest: Sequence[str]) -> None:
 
 def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
     overrides = [match for match in map(_OVERRIDE.fullmatch, argv) if match]
-    for field in (match[1] for match in overrides):
-        if field not in config_lib.RULES:
-            near = difflib.get_close_matches(field, config_lib.RULES, n=1)
-            hint = f"; did you mean config.{near[0]}?" if near else "; --help lists the fields"
-            raise UserError(f"--config.{field}: no such field{hint}")
+    for match in overrides:
+        _check_override(match)
+    file = ""
     for flag, value in zip(argv, [*argv[1:], ""], strict=True):
-        file = value if flag in ("-config", "--config") else flag.partition("config=")[2]
-        if re.match("--?config(=|$)", flag) and not pathlib.Path(file.partition(":")[0]).is_file():
-            raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
+        if re.match("--?config(=|$)", flag):
+            file = value if flag in ("-config", "--config") else flag.partition("config=")[2]
+            if not pathlib.Path(file.partition(":")[0]).is_file():
+                raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
+    path = pathlib.Path(file.partition(":")[0])
     try:
         rest = flag_values(argv)
         if flag_values.config is not None:
-            flag_values.config.to_dict()  # a file that failed to load says so only when it is used
-    except flags.Error as error:
-        message, traceback, rest = str(error).partition("Error whilst parsing config file:")
-        if traceback:  # of which ml_collections gives the whole
-            raise UserError(f"{message}cannot be read: {rest.strip().splitlines()[-1]}") from error
-        named = re.search(r"--config\.([\w.]+)", message)
-        rule = config_lib.RULES.get(named[1]) if named else None
-        raise UserError(f"{message}; {f'accepted: {rule[1]}' if rule else '--help lists the flags'}") from error
+            fields = flag_values.config.to_dict()  # a file that failed to load says so only when it is used
     except UserError:  # a configuration file's own, about its argument
         raise
+    except flags.Error as error:
+        if "Error whilst parsing config file:" not in str(error):
+            raise UserError(_complaint(error)) from error
+        raise UserError(f"--config={file} cannot be read: {hints.explain_failure(path, error)}") from error
     except Exception as error:  # whatever a configuration file, or ml_collections on top of it, raises
-        given = [argument for argument in argv if re.match("--?config=", argument)] or ["--config"]
-        given += [match[0] for match in overrides]
-        raise UserError(f"{' '.join(given)} cannot be read: {type(error).__name__}: {error}") from error
+        given = " ".join([f"--config={file}", *(match[0] for match in overrides)])
+        raise UserError(f"{given} cannot be read: {hints.explain_failure(path, error)}") from error
     if flag_values.config is None:
         raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
+    for field, value in config_lib.flatten(fields).items():
+        if field not in config_lib.RULES:
+            place = hints.find_line(path, field)
+            raise UserError(f"{place}: config.{field}={value!r}: no such field{hints.meant(field)}")
     return rest
+
+
+def _check_override(match: re.Match) -> None:
+    """Raise UserError if an override names no field, or negates one that is not True or False."""
+    negated, field, value = match.groups()
+    if field not in config_lib.RULES:
+        raise UserError(f"--config.{field}: no such field{hints.meant(field)}")
+    accepted = config_lib.RULES[field][1]
+    if negated and (value is not None or accepted != "True or False"):
+        what = "sets a field that is True or False to False, and takes no value"
+        raise UserError(f"{match[0]}: --noconfig.FIELD {what}; accepted of config.{field}: {accepted}")
+
+
+def _complaint(error: flags.Error) -> str:
+    """Say what absl and ml_collections found wrong with the command line, in the words of all other complaints."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = difflib.get_close_matches(error.flagname, ("config", "workdir"), n=1)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        return f"--{error.flagname}: no such flag; {hint}--help lists the flags"
+    flag = re.match(r"flag (--([\w.-]+)=)|Missing value for flag (--([\w.-]+))", str(error))
+    if not flag:
+        return f"{error}; --help lists the flags"
+    rule = config_lib.RULES.get((flag[2] or flag[4]).removeprefix("config."))
+    accepted = f"accepted: {rule[1]}" if rule else "--help lists the flags"
+    if flag[3]:
+        return f"{flag[3]} has no value; {accepted}"
+    # The reason behind the value is of a parser's making: "invalid literal for int() with base 10", say.
+    return f"{str(error).removeprefix('flag ').removesuffix(f': {error.__context__}')}; {accepted}"
 
 
 def _config_first(argv: list[str]) -> list[str]:
