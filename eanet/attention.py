@@ -90,6 +90,11 @@ def _apply_affine(equation: str, x: jax.Array, kernel: jax.Array, bias: jax.Arra
     return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
+def _check_input(x: jax.Array) -> None:
+    if x.ndim != 3:
+        raise ValueError(f"the input has shape {x.shape}; accepted: [batch, tokens, channels]")
+
+
 def memory_shape(channels: int, num_heads: int, dim_coefficient: int, memory_size: int) -> tuple[int, int]:
     """Give (K, S), the shape of M_k: channels of one head, and slots (channels // dim_coefficient where 0)."""
     if channels % num_heads:
@@ -110,7 +115,8 @@ class ExternalAttention(nn.Module):
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are
     expanded to channels * dim_coefficient and split into num_heads * dim_coefficient effective heads.
-    Raises ValueError where channels does not divide by num_heads or by dim_coefficient.
+    Raises ValueError for another number of axes, or where channels does not divide by num_heads or by
+    dim_coefficient.
 
     The two pairs of neighbouring linear maps (expansion and M_k, M_v and projection) have nothing
     between them, so each may be multiplied together first. That is done whenever it costs fewer
@@ -131,6 +137,7 @@ class ExternalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
+        _check_input(x_BND)
         channels, heads = x_BND.shape[-1], self.num_heads * self.dim_coefficient
         head_dim, slots = memory_shape(channels, self.num_heads, self.dim_coefficient, self.memory_size)
 
@@ -174,7 +181,8 @@ class SelfAttention(nn.Module):
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The kernels of
     query, key and value are [channels, heads, head_dim], so Keras's glorot limit depends on num_heads;
-    that is kept. Raises ValueError where head_dim is 0 and channels does not divide by num_heads.
+    that is kept. Raises ValueError for another number of axes, or where head_dim is 0 and channels does
+    not divide by num_heads.
     """
 
     num_heads: int = 4
@@ -185,6 +193,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
+        _check_input(x_BND)
         channels = x_BND.shape[-1]
         if not self.head_dim and channels % self.num_heads:
             raise ValueError(f"channels {channels} do not divide by num_heads {self.num_heads}")

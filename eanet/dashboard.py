@@ -34,9 +34,7 @@ def build(entity: str, project: str) -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise UserError(
-            f"the dashboard needs wandb-workspaces: pip install 'eanet-jax[dashboard]' ({error})", 1
-        ) from error
+        raise UserError(f"the dashboard needs wandb-workspaces: pip install -e '.[dashboard]' ({error})", 1) from error
     workspace = ws.Workspace(
         entity=entity,
         project=project,

@@ -51,7 +51,7 @@ class Bayes:
         try:
             import optuna
         except ImportError as error:
-            raise UserError("method=bayes needs Optuna: pip install 'eanet-jax[bayes]'", exit_code=1) from error
+            raise UserError("method=bayes needs Optuna: pip install -e '.[bayes]'", exit_code=1) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._failed = optuna.trial.TrialState.FAIL
         self._study = optuna.create_study(

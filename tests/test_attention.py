@@ -301,6 +301,14 @@ def test_sizes_that_do_not_divide_are_named_before_compilation(module, numbers):
     assert all(number in str(error.value).split() for number in numbers)
 
 
+@pytest.mark.parametrize("module", [ExternalAttention(), SelfAttention()], ids=["external", "self"])
+@pytest.mark.parametrize("shape", [(2, 4, 4, 16), (6, 16), (16,)], ids=str)
+def test_an_input_with_another_number_of_axes_is_refused_with_its_shape(module, shape):
+    with pytest.raises(ValueError) as error:
+        jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
+    assert str(error.value) == f"the input has shape {shape}; accepted: [batch, tokens, channels]"
+
+
 def test_sizes_need_not_divide_where_nothing_is_divided():
     x = tokens()
     assert apply(SelfAttention(3, 4), random_params(SelfAttention(3, 4), x), x).shape == x.shape

@@ -20,7 +20,7 @@ SNAPSHOT = pathlib.Path(__file__).with_name("dashboard.json")
 KEY = {"WANDB_API_KEY": "0" * 40}
 
 needs_workspaces = pytest.mark.skipif(
-    importlib.util.find_spec("wandb_workspaces") is None, reason="pip install 'eanet-jax[dashboard]'"
+    importlib.util.find_spec("wandb_workspaces") is None, reason="pip install -e '.[dashboard]'"
 )
 
 # Like  python -m eanet.dashboard,  but in a process where any connection or other process is an error.
@@ -118,7 +118,7 @@ def test_a_missing_dependency_says_what_to_install(monkeypatch, capsys, argument
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     monkeypatch.setattr(sys, "argv", ["dashboard", *arguments])
     assert cli.run(dashboard.main) == 1
-    assert "pip install 'eanet-jax[dashboard]'" in capsys.readouterr().err
+    assert "pip install -e '.[dashboard]'" in capsys.readouterr().err
 
 
 @needs_workspaces
