@@ -5,7 +5,9 @@ format that only TensorFlow reads.
 """
 
 import dataclasses
+import difflib
 import hashlib
+import logging
 import os
 import pathlib
 import re
@@ -160,15 +162,9 @@ def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], d
         features, splits = builder.info.features, builder.info.splits
     except Exception as error:  # TFDS raises many kinds for a damaged directory
         raise UserError(f"config.data.name={name}: {prepared} cannot be read: {error}", exit_code=1) from error
-    for needed in ("image", "label"):
-        if needed not in features:
-            raise UserError(f"config.data.name={name}: no feature '{needed}'; accepted: image classification sets")
-    for needed in ("train", "test"):
-        if needed not in splits:
-            raise UserError(f"config.data.name={name}: no split '{needed}'; it has {', '.join(splits)}")
+    _check_kind(name, features, splits)
     shape = features["image"].shape
-    if None in shape or shape[0] != shape[1]:
-        raise UserError(f"config.data.name={name}: images are {shape}; accepted: one fixed, square size")
+    logging.getLogger("absl").addFilter(_is_wanted)
 
     arrays: dict[str, np.ndarray] = {}
     superclass_of = [0] * features["label"].num_classes
@@ -195,6 +191,31 @@ def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], d
     return arrays, meta
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return "OpenCV is not installed" not in record.getMessage()  # which TFDS would like, and which is not needed
+
+
+def _check_kind(name: str, features: Any, splits: Any) -> None:
+    """Raise UserError if a data set's metadata describe anything but image classification with one square size.
+
+    Splits are empty as long as TFDS does not know them.
+    """
+    for needed in ("image", "label"):
+        if needed not in features:
+            raise UserError(f"config.data.name={name}: no feature '{needed}'; accepted: image classification sets")
+    if not hasattr(features["label"], "num_classes"):
+        raise UserError(f"config.data.name={name}: its label is no class; accepted: image classification sets")
+    for needed in ("train", "test"):
+        if splits and needed not in splits:
+            raise UserError(
+                f"config.data.name={name}: no split '{needed}', only {', '.join(splits)}; accepted: sets with both"
+            )
+    shape = features["image"].shape
+    if len(shape) != 3 or None in shape or shape[0] != shape[1]:
+        sizes = "have different sizes" if None in shape else f"are {shape}"
+        raise UserError(f"config.data.name={name}: images {sizes}; accepted: sets with one fixed, square size")
+
+
 def _records(builder: Any, split: str) -> Any:
     """Iterate over a split's records as NumPy, without TensorFlow where the file format allows."""
     import tensorflow_datasets as tfds
@@ -212,14 +233,18 @@ def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     """
     import tensorflow_datasets as tfds
 
+    base = re.match(r"\w+", name)[0]
     try:
+        if base not in tfds.list_builders(with_community_datasets=False) and not (root / base).is_dir():
+            raise tfds.core.DatasetNotFoundError  # TFDS itself would ask the network first
         builder = tfds.builder(name, data_dir=str(root))
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last for a version
-        reason = " ".join(str(error).split())[:300]
+        reason = _why_unknown(name, error)
         raise UserError(f"config.data.name={name}: {reason}; accepted: {EMBEDDED} or a TFDS data set") from error
     prepared = pathlib.Path(builder.data_path)
     if (prepared / "dataset_info.json").exists():
         return prepared
+    _check_kind(name, builder.info.features, builder.info.splits)  # as far as it is known before the download
     urls = list(builder.url_infos or ())
     cause = _unreachable(urls[0]) if urls else None
     if cause is None:
@@ -237,6 +262,23 @@ def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
         f"that holds it, --config.data.dir=DIR, or train on embedded data, --config=configs/digits.py",
         exit_code=1,
     )
+
+
+def _why_unknown(name: str, error: Exception) -> str:
+    """Say what TFDS does not know about a name, and the nearest names that it knows."""
+    import tensorflow_datasets as tfds
+
+    wanted = name.partition(":")[0]
+    base, _, configuration = wanted.partition("/")
+    if isinstance(error, tfds.core.DatasetNotFoundError):
+        what, known = "no such data set", {EMBEDDED, *tfds.list_builders(with_community_datasets=False)}
+    else:
+        what, known = "no such configuration", {f"{base}/{one}" for one in tfds.builder_cls(base).builder_configs}
+        if not configuration or wanted in known:
+            return " ".join(str(error).split()).partition('": ')[2].rstrip(".")  # of a version
+    near = difflib.get_close_matches(wanted.lower(), known, n=3)
+    near = near or sorted(one for one in known if one.startswith(wanted.lower()))[:3]
+    return f"{what}; did you mean {' or '.join(near)}?" if near else what
 
 
 def _import_tensorflow(purpose: str) -> Any:

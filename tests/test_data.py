@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ def in_own_process(code, *arguments, **environment):
         timeout=120,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+    assert "OpenCV" not in result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -324,6 +326,65 @@ def test_unknown_name_is_refused_with_what_is_accepted(tmp_path, monkeypatch, na
 def test_unknown_version_is_refused_like_an_unknown_name(tmp_path):
     with pytest.raises(UserError, match=r"config\.data\.name=cifar100:9\.9\.9"):
         data.load(settings(tmp_path, name="cifar100:9.9.9"))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("cifa10", "did you mean cifar10 or "),
+        ("CIFAR100", "did you mean cifar100 or "),
+        ("digit", "did you mean digits?"),
+        ("svhn", "did you mean svhn_cropped?"),
+        ("emnist/leters", "did you mean emnist/letters or "),
+        ("emnist/letters:9.9.9", "only: "),
+        ("no_such_set", "no such data set;"),
+    ],
+)
+def test_the_nearest_names_are_said_and_not_all_of_them(tmp_path, monkeypatch, name, near):
+    from tensorflow_datasets.core import community
+
+    monkeypatch.setattr(community, "community_register", fail)  # a look at the network that takes seconds
+    with pytest.raises(UserError) as error:
+        data.load(settings(tmp_path, name=name))
+    assert near in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image": (None, None, 3)}, "images have different sizes; accepted: sets with one fixed, square size"),
+        ({"image": (8, 9, 3)}, "images are (8, 9, 3); accepted: sets with one fixed, square size"),
+        ({"image": None}, "no feature 'image'; accepted: image classification sets"),
+        ({"label": None}, "no feature 'label'; accepted: image classification sets"),
+        ({"label": "number"}, "its label is no class; accepted: image classification sets"),
+        ({"splits": ["train", "validation"]}, "no split 'test', only train, validation; accepted: sets with both"),
+    ],
+    ids=str,
+)
+def test_what_the_metadata_rule_out_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch, changes, says):
+    import tensorflow_datasets as tfds
+
+    shape, label = changes.get("image", (8, 8, 3)), tfds.features.ClassLabel(num_classes=2)
+    features = {"image": shape and tfds.features.Image(shape=shape), "label": changes.get("label", label)}
+    features["label"] = tfds.features.Scalar(np.int64) if features["label"] == "number" else features["label"]
+    info = types.SimpleNamespace(
+        features=tfds.features.FeaturesDict({name: feature for name, feature in features.items() if feature}),
+        splits=changes.get("splits", []),
+    )
+    builder = types.SimpleNamespace(data_path=tmp_path / "none", info=info, download_and_prepare=fail)
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
+    monkeypatch.setattr(data, "_unreachable", fail)
+    monkeypatch.setattr(data, "_import_tensorflow", fail)
+    with pytest.raises(UserError) as error:
+        data.load(settings(tmp_path, name="mnist"))
+    assert str(error.value) == f"config.data.name=mnist: {says}" and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["imagenette", "oxford_flowers102"])
+def test_published_sets_of_varying_sizes_are_refused_before_their_download(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(data, "_unreachable", fail)
+    with pytest.raises(UserError, match="images have different sizes"):
+        data.load(settings(tmp_path, name=name))
 
 
 def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(tmp_path, monkeypatch):
