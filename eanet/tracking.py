@@ -124,7 +124,7 @@ class Tracker:
             self._write_again(fault, close)
         elif offline:
             parts = _waiting(self._workdir, self.run_id)
-            print(f"W&B: look at the run with  wandb leet {directory}  and upload it with  {_upload(parts)}")
+            print(f"W&B, view:    {shlex.join(['wandb', 'leet', _shown(directory)])}\nW&B, upload:  {_upload(parts)}")
 
     def _attempt(self, action: Callable[[Any], None]) -> None:
         """Do something with the run, if there is one and nothing has failed yet."""
@@ -155,7 +155,7 @@ class Tracker:
             record.write("wandb.json", {"id": run.id})  # which a resumption continues
             print(f"warning: W&B: {fault}; upload the whole run, as a new one, with  {_upload([directory])}")
         except Exception as error:
-            print(f"warning: W&B: {fault}; the run is in {self._workdir} only, not for W&B ({_reason(error)})")
+            print(f"warning: W&B: {fault}; the run is in {_shown(self._workdir)} only, not for W&B ({_reason(error)})")
 
 
 def start(
@@ -291,7 +291,13 @@ def _waiting(workdir: pathlib.Path, run_id: str) -> list[pathlib.Path]:
 
 
 def _upload(parts: Sequence[str | pathlib.Path]) -> str:
-    return shlex.join(["wandb", "sync", *map(str, parts)])
+    return shlex.join(["wandb", "sync", *map(_shown, parts)])
+
+
+def _shown(path: str | pathlib.Path) -> str:
+    """Return a path from the working directory on if it lies below it: shorter, and as the person gave it."""
+    absolute, here = pathlib.Path(path).absolute(), pathlib.Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 from tiny import tiny_config
@@ -40,7 +41,19 @@ def test_auto_without_an_account_is_offline_in_one_line(tmp_path, capfd):
     tracker.finish()
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].startswith("W&B: logging offline (no API key)") and "wandb login" in lines[0]
-    assert len(lines) == 2
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_an_offline_run_says_how_to_view_and_to_upload_it_with_the_shortest_paths(tmp_path, capsys, monkeypatch, below):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path if below else tmp_path / "elsewhere")
+    directory = tmp_path / "my runs" / "wandb" / "offline-run-1-abc"
+    directory.mkdir(parents=True)
+    run = types.SimpleNamespace(id="abc", offline=True, sync_dir=str(directory), summary={}, finish=lambda exit_code: 0)
+    tracking.Tracker(run, tmp_path / "my runs").finish()
+    shown = f"'{'' if below else f'{tmp_path}/'}my runs/wandb/offline-run-1-abc'"
+    assert capsys.readouterr().out == f"W&B, view:    wandb leet {shown}\nW&B, upload:  wandb sync {shown}\n"
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

@@ -216,7 +216,7 @@ def test_an_interrupted_run_whose_server_is_dead_ends_soon_and_goes_on(server, c
     assert _EARLY <= interrupted < len(outcome.rows) == _EPOCHS
     assert outcome.rows == undisturbed.rows
     assert not outcome.warnings and "an earlier part of the run has not been uploaded" in outcome.text
-    _assert_uploaded(server, clients, outcome, re.search(r"upload it with  (wandb sync .+)$", outcome.text, re.M)[1])
+    _assert_uploaded(server, clients, outcome, re.search(r"^W&B, upload:  (wandb sync .+)$", outcome.text, re.M)[1])
 
 
 @pytest.mark.parametrize("fault", ["401", pytest.param("dead", marks=_SLOW)])
