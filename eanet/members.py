@@ -109,10 +109,23 @@ def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, flo
     return row
 
 
-def average(numbers: Mapping[Member, Mapping[str, float]]) -> dict[str, float]:
-    """Average the members' metrics, all points of a grid together: for a glance at how a run gets on."""
-    names = next(iter(numbers.values()))
-    return {name: float(np.mean([values[name] for values in numbers.values()])) for name in names}
+def glance(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, float]]) -> tuple[str, dict[str, float]]:
+    """Return what shows at a glance how a run gets on: the metrics' mean over the seeds, and whose they are.
+
+    Of a grid it is the best point's: the highest validation accuracy, or the lowest training loss before there is
+    one. `numbers` has no entry for a member that has diverged.
+    """
+    means: dict[str, dict[str, float]] = {}
+    counts: dict[str, int] = {}
+    for point in dict.fromkeys(member.point for member in numbers):
+        rows = [values for member, values in numbers.items() if member.point == point]
+        means[point] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        counts[point] = len(rows)
+    best = min(means, key=lambda point: (-means[point].get("val/accuracy", 0.0), means[point]["train/loss"]))
+    grid = len(points(members))
+    whose = [f"best of {grid}", best] if grid > 1 else []
+    whose += [f"mean of {counts[best]}"] if len(members) > grid else []
+    return ", ".join(whose), means[best]
 
 
 def table(

@@ -156,7 +156,7 @@ class Run:
         pace = 1.0  # steps of the next call
         seconds, first = 0.0, position  # of training since the last row, and the step it started from
         epochs = self._config.train.epochs
-        bar = RunProgress(epochs, per_epoch, position, len(self._members), show=jax.process_index() == 0)
+        bar = RunProgress(epochs, per_epoch, position, show=jax.process_index() == 0)
         interruption.at_once = False
         with bar:
             while position < self._experiment.total_steps:
@@ -186,7 +186,8 @@ class Run:
                     seconds, first = 0.0, position
                     if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
                         self._save(position)
-                bar.update(position, members.average(numbers) | speed)
+                whose, glance = members.glance(self._members, numbers)
+                bar.update(position, glance | speed, whose)
                 if asked:
                     self._stop(position, signal.Signals(asked))
         self._save(position)

@@ -275,6 +275,23 @@ def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):
     assert stop.value.exit_code == 1 and not (tmp_path / "run" / "results.json").exists()
 
 
+def test_at_a_glance_seeds_are_averaged_and_points_of_a_grid_are_not():
+    def numbers(group, **more):
+        return {one: {"train/loss": 1.0 + i} | {name: values[i] for name, values in more.items()} for i, one in group}
+
+    grid = [Member(seed, (("learning_rate", rate),)) for rate in (0.1, 0.2) for seed in (5, 6)]
+    both = list(enumerate(grid))
+    assert members.glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
+    whose, glance = members.glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
+    assert whose == "best of 2, learning_rate=0.2, mean of 2"
+    assert glance == {"train/loss": 3.5, "val/accuracy": 0.5}
+    assert members.glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
+    assert members.glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
+    seeds = [Member(5), Member(6)]
+    assert members.glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
+    assert members.glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
+
+
 def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
     config = tiny_config(**(GRID | {"train__epochs": 1}))
     results = train.train(config, tmp_path / "run")
@@ -282,7 +299,8 @@ def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
     ours = [one for one in results["members"] if one["learning_rate"] == 0.01 and one["mlp_dropout"] == 0.3]
     assert [one["seed"] for one in ours] == [0, 1] and "test/accuracy" not in results
     assert results[f"{point}/test/accuracy"] == pytest.approx(np.mean([one["test/accuracy"] for one in ours]))
-    assert f"{point}: test loss" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{point}: test loss" in printed and "step 4  best of 4, learning_rate=" in printed
     runs, _ = finished_run.find_runs([tmp_path])
     assert len(runs) == 8 and {run.fields["model.mlp_dropout"] for run in runs} == {0.0, 0.3}
     train.train(config, tmp_path / "run")

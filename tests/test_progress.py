@@ -1,9 +1,11 @@
 """What a run shows while it runs, and the picture it leaves."""
 
+import io
 import math
 
 import matplotlib.image
 import pytest
+import rich.console
 
 from eanet import curves, progress
 from eanet.members import Member
@@ -25,6 +27,40 @@ def test_off_a_terminal_an_epoch_is_a_line_and_a_part_of_one_is_none(capsys):
     assert len(lines) == 2
     for part in ("epoch 1/2", "step 10", "loss 4.0000", "accuracy 10.00%", "val loss 4.0000", "100 images/s"):
         assert part in lines[0]
+
+
+def _bar(width, step, row, whose):
+    """Give the line that a bar shows on a terminal of so many columns."""
+    with progress.RunProgress(epochs=50, steps_per_epoch=313, step=0) as bar:
+        bar._bar.live.console = rich.console.Console(file=io.StringIO(), width=width)
+        bar.update(step, row, whose)
+        with bar._bar.console.capture() as capture:
+            bar._bar.console.print(bar._bar.get_renderable())
+    return capture.get().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("width", "whose", "shown", "left_out"),
+    [
+        (120, "", ["epoch 26/50 ", "loss 0.154 acc 99.9% val 98.9% 12346 img/s 7830/15650"], []),
+        (80, "", ["epoch 26/50 ", "loss 0.154 acc 99.9% val 98.9% 12346 img/s"], ["15650"]),
+        (80, "mean of 16", ["epoch 26/50 ", "loss 0.154 acc 99.9% val 98.9% (mean of 16)"], ["img/s"]),
+        (80, "best of 4, learning_rate=0.001", ["val 98.9% (best of 4, learning_rate=0.001)"], ["acc", "img/s"]),
+        (60, "", ["epoch 26/50 ", "loss 0.154 acc 99.9% val 98.9%"], ["img/s"]),
+        (60, "mean of 16", ["epoch 26/50 ", "val 98.9% (mean of 16)"], ["img/s"]),
+    ],
+)
+def test_what_is_important_fits_a_narrow_terminal(width, whose, shown, left_out):
+    row = {"train/loss": 0.154, "train/accuracy": 0.999, "val/loss": 1.0, "val/accuracy": 0.989}
+    line = _bar(width, 7830, row | {"train/images_per_second": 12345.6}, whose)
+    assert len(line.rstrip()) <= width and "…" not in line
+    assert all(part in line for part in [*shown, "-:--:--"]) and not any(part in line for part in left_out), line
+
+
+def test_the_line_says_whose_numbers_it_has(capsys):
+    with progress.RunProgress(epochs=2, steps_per_epoch=10, step=0) as bar:
+        bar.update(10, _row(1), "best of 2, learning_rate=0.1")
+    assert "  best of 2, learning_rate=0.1: loss 4.0000  accuracy 10.00%" in capsys.readouterr().out
 
 
 def test_other_processes_show_nothing(capsys):
