@@ -21,7 +21,7 @@ from typing import Any
 from eanet import cli, search, sweep_file
 from eanet.errors import UserError
 from eanet.interruption import Interruption
-from eanet.sweep_point import Point, make_point, short
+from eanet.sweep_point import Point, make_point, varied
 from eanet.sweep_table import SweepTable
 
 _POLL_SECONDS = 0.5
@@ -62,9 +62,8 @@ class Sweep:
         finally:  # whatever happens here, no child stays behind
             self._stop(running, interruption.received or signal.SIGTERM)
 
-    def refuse(self, values: search.Values, message: str) -> Point:
+    def refuse(self, name: str, message: str) -> Point:
         """Count a point that cannot be a run as failed."""
-        name = "-".join(short(*item) for item in values.items())
         point = Point([], {}, pathlib.Path(name), state="failed", message=message)
         self.points.append(point)
         self._table.settled(point)
@@ -134,7 +133,7 @@ def _bayes(sweep: sweep_file.SweepFile, runner: Sweep, make: Any, jobs: int, int
             try:
                 points.append(make([values]))
             except UserError as error:  # a combination that the configuration does not accept
-                points.append([runner.refuse(values, str(error))])
+                points.append([runner.refuse(varied(sweep, values), str(error))])
         runs = [point for group in points for point in group if point.state == "waiting"]
         first = {point.workdir: point for point in reversed(runs)}
         runner.run(first.values(), interruption)

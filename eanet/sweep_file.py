@@ -55,6 +55,7 @@ class SweepFile:
     metric: str  # the name that a row of metrics.jsonl has it under
     maximize: bool
     run_cap: int  # 0 = no limit
+    fixed: dict[str, Any] = dataclasses.field(default_factory=dict)  # parameters of one value, which no name needs
 
     def arguments(self, values: dict[str, Any]) -> list[str]:
         """Render the command of one point, as W&B's agent does, but with the Python that runs now."""
@@ -134,7 +135,8 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
         count = math.prod(len(parameter.values) for parameter in parameters.values())
         if count > _MOST_POINTS and not run_cap:
             raise _Fault(f"parameters: a grid of {count:,} points; accepted: at most {_MOST_POINTS}, or a run_cap")
-    return SweepFile(path, program, _command(content), method, parameters, metric, goal == "maximize", run_cap)
+    fixed = {name: parameter.values[0] for name, parameter in parameters.items() if len(parameter.values) == 1}
+    return SweepFile(path, program, _command(content), method, parameters, metric, goal == "maximize", run_cap, fixed)
 
 
 def _is_file(path: str) -> bool:

@@ -62,8 +62,8 @@ def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequen
     file, config = cli.read_config(flags)
     fields = config.to_dict()
     check_values(values, file, fields, extra)
-    names = [short(name, value) for name, value in values.items() if name != "config"]
-    readable = "-".join([cli.config_name(file), *names])[:_LONGEST]
+    parts = [cli.config_name(file), varied(sweep, values)]
+    readable = "-".join(filter(None, parts))[:_LONGEST]
     workdir = root / f"{readable}-{config_lib.fingerprint(fields)}"
     return Point([*arguments, f"--workdir={workdir}"], fields, workdir)
 
@@ -87,6 +87,15 @@ def check_values(values: search.Values, config_file: str, fields: dict[str, Any]
         if got != wanted or isinstance(got, bool) != isinstance(wanted, bool):
             hint = "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if isinstance(wanted, str) else ""
             raise UserError(f"parameters.{name}: {wanted!r} in the file arrives as {got!r}{hint}")
+
+
+def varied(sweep: sweep_file.SweepFile, values: search.Values) -> str:
+    """Return the values that are not the same in all points of a file as part of a directory's name.
+
+    What --seeds adds to a file's only seed is among them, and that one seed is not: its runs are found again.
+    """
+    shown = {name: value for name, value in values.items() if name != "config" and sweep.fixed.get(name) != value}
+    return "-".join(short(name, value) for name, value in shown.items())
 
 
 def short(name: str, value: Any) -> str:

@@ -35,7 +35,7 @@ class SweepTable:
     def settled(self, point: Any) -> None:
         """Take note of a run that has ended."""
         result = point.metric(self._metric)
-        text = "" if result is None else f"  {self._metric} {result:.4f}"
+        text = "" if result is None else f"  {self._metric} {self._shown(result)}"
         line = f"{point.state}  {point.workdir.name}{text}  {_duration(point.seconds)}"
         if point.message:
             line += "".join(f"\n    {part}" for part in point.message.splitlines())
@@ -58,9 +58,8 @@ class SweepTable:
         for point in [*running, *ended[::-1][: max(0, _ROWS - len(running))]]:
             result = point.metric(self._metric)
             state = f"{point.share():.0%}" if point.state == "running" else point.state
-            table.add_row(
-                point.workdir.name, state, "" if result is None else f"{result:.4f}", _duration(point.seconds)
-            )
+            value = "" if result is None else self._shown(result)
+            table.add_row(point.workdir.name, state, value, _duration(point.seconds))
         self._live.update(table)
 
     def summary(self, points: list[Any]) -> str:
@@ -72,11 +71,15 @@ class SweepTable:
         results = [result for result in results if result[0] is not None]
         if results:
             value, name = (max if self._maximize else min)(results)
-            parts.append(f"best {self._metric} {value:.4f} ({name})")
+            parts.append(f"best {self._metric} {self._shown(value)} ({name})")
         left = self._seconds_left(points)
         if left and count["running"]:
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
+
+    def _shown(self, value: float) -> str:
+        """Return a value of the metric as everything else shows it: accuracies in percent."""
+        return f"{value:.2%}" if "accuracy" in self._metric else f"{value:.4f}"
 
     def _seconds_left(self, points: list[Any]) -> float | None:
         """Estimate from what this sitting has done; a run counts the same whatever its size."""

@@ -10,7 +10,7 @@ import types
 import pytest
 import yaml
 
-from eanet import cli, search, sweep_file, sweep_point
+from eanet import cli, search, sweep_file, sweep_point, sweep_table
 from eanet.errors import UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -128,6 +128,29 @@ def test_every_point_arrives_as_the_file_says(name, agent):
         assert sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).config == config.to_dict()
     made = [sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).workdir for point in points]
     assert len(set(made)) == len(points)
+
+
+def test_a_directory_is_named_after_what_differs_between_the_points(monkeypatch, tmp_path):
+    monkeypatch.chdir(_ROOT)
+    parameters = {"config.model.depth": {"value": 2}, "config.seed": {"values": [3]}} | {
+        "config.model.num_heads": {"values": [2, 4]}
+    }
+    loaded = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters=parameters))
+    (name, _) = (sweep_point.make_point(loaded, point, [], tmp_path).workdir.name for point in search.grid(loaded))
+    assert re.fullmatch("digits-num_heads=2-[0-9a-f]{8}", name)
+    alone = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters={"config.seed": {"value": 3}}))
+    (point,) = search.grid(alone)
+    assert re.fullmatch("digits-[0-9a-f]{8}", sweep_point.make_point(alone, point, [], tmp_path).workdir.name)
+
+
+def test_a_metric_that_is_an_accuracy_is_in_percent_and_another_is_not(capsys):
+    for metric, shown in (("val/accuracy_best", "97.50%"), ("test/top5_accuracy", "97.50%"), ("val/loss", "0.9750")):
+        point = types.SimpleNamespace(state="done", workdir=pathlib.Path("one"), seconds=1.0, message="")
+        point.metric, point.share, point.earlier = lambda name: 0.975, lambda: 1.0, 0.0
+        table = sweep_table.SweepTable("toy", metric, True, 1)
+        table.settled(point)
+        assert capsys.readouterr().out.startswith(f"done  one  {metric} {shown}  ")
+        assert f"best {metric} {shown} (one)" in table.summary([point])
 
 
 @pytest.mark.parametrize("name", _NAMES)
