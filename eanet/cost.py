@@ -5,6 +5,7 @@ memory_size that bring the first configuration nearest to the second in paramete
 """
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -93,22 +94,29 @@ def main() -> None:
         return
     targets = [argument.partition("=")[2] for argument in arguments if argument.startswith("--match=")]
     file, config = cli.read_config([argument for argument in arguments if not argument.startswith("--match=")])
+    overrides = [argument for argument in arguments if re.match("--?(no)?config[.]", argument)]
+    name = " ".join([file, *(override.removeprefix("--config.") for override in overrides)])
     cache.keep_compiled_programs()
-    configs = [(file, config), *((target, cli.read_config([f"--config={target}"])[1]) for target in targets[-1:])]
+    configs = [(name, config), *((target, cli.read_config([f"--config={target}"])[1]) for target in targets[-1:])]
     costs, networks = [], [of_config(one) for _, one in configs]
-    print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
+    width = max(28, *(len(name) + 2 for name, _ in configs))
+    print(f"{'':<{width}}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'MiB, training':>15}")
     for (name, _), (model, image_shape) in zip(configs, networks, strict=True):
         costs.append(footprint.Footprint(model, image_shape))
         memory = footprint.activation_bytes(model, image_shape) / 2**20
-        print(f"{name:<28}{_row(costs[-1])}{memory:>15.1f}")
+        print(f"{name:<{width}}{_row(costs[-1])}{memory:>15.1f}")
     if targets:
         print(f"\nNearest to {targets[-1]}, one size changed:")
-        print(f"{'':<28}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'off by':>15}")
+        print(f"{'':<{width}}{'parameters':>12}{'MMAC':>10}{'executed':>10}{'off by':>15}")
+        far = []
         for field, what, value, cost in match(config, costs[1]):
-            off = getattr(cost, what) / getattr(costs[1], what) - 1
-            name = f"{field}={value}"
-            near = "" if abs(off) <= _NEAR else ": no value comes near"
-            print(f"{name:<28}{_row(cost)}{off:>+15.1%} in {'MMAC' if what == 'mmac' else what}{near}")
+            off, what_shown = getattr(cost, what) / getattr(costs[1], what) - 1, "MMAC" if what == "mmac" else what
+            if abs(off) > _NEAR:
+                far.append(f"{field} in {what_shown}")
+                continue
+            print(f"{f'{field}={value}':<{width}}{_row(cost)}{off:>+15.1%} in {what_shown}")
+        if far:
+            print(f"No value comes within {_NEAR:.0%}: {', '.join(far)}")
     print(
         "\nPer image. MMAC: million multiply-adds of a forward pass as published; executed: as this code multiplies it "
         f"out. Memory:\ntemporary memory of the compiled gradient, batch {footprint.BATCH}, {jax.default_backend()}."

@@ -1,6 +1,7 @@
 """Costs against the published table, hand counts, and what the compiler says."""
 
 import functools
+import re
 import subprocess
 import sys
 import types
@@ -171,11 +172,25 @@ def test_sizes_that_do_not_fit_the_images_are_refused():
     assert set(cost.IMAGES) >= {default.get_config().data.name, "digits"}
 
 
+def test_a_size_of_which_no_value_comes_near_is_no_candidate(monkeypatch, capsys):
+    small = ["--config.model.depth=1", "--config.data.name=mnist"]
+    monkeypatch.setattr(sys, "argv", ["cost", "--config=configs/vit.py", *small, "--match=configs/digits.py"])
+    monkeypatch.setattr(footprint, "activation_bytes", lambda *_: 0)
+    found = [("dim", "parameters", 9, footprint.Footprint(*cost.of_config(digits.get_config())))]
+    found += [("head_dim", "mmac", 1, footprint.Footprint(*cost.of_config(vit.get_config())))]
+    monkeypatch.setattr(cost, "match", lambda *_: found)
+    cost.main()
+    printed = capsys.readouterr().out
+    assert "configs/vit.py model.depth=1 data.name=mnist  " in printed and "\ndim=9  " in printed
+    assert "head_dim=1" not in printed and "\nNo value comes within 10%: head_dim in MMAC\n" in printed
+
+
 def test_the_command_line():
     command = [sys.executable, "-m", "eanet.cost", "--config=configs/digits.py", "--config.model.attention=self"]
     done = subprocess.run([*command, "--match=configs/digits.py"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     for text in ("MMAC", "head_dim=", "dim=", "off by", "in parameters"):
         assert text in done.stdout
+    assert re.findall(r"^configs\S+( \S+)? ", done.stdout, re.MULTILINE) == [" model.attention=self", ""]
     done = subprocess.run([*command, "--match=nothing.py"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "nothing.py: no such file" in done.stderr and len(done.stderr.splitlines()) == 1
