@@ -46,7 +46,7 @@ MEANT = {
     "clip": "optimizer.clip_norm",
     "dataset": "data.name",
     "data_dir": "data.dir",
-    "limit": "data.train_limit",
+    "train_limit": "data.train_limit",
     "mode": "wandb.mode",
     "augment.rotate": "augment.rotation",
     "checkpoint.every": "checkpoint.every_epochs",
