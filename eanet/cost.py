@@ -16,6 +16,7 @@ from eanet import cache, cli, data, footprint
 from eanet import config as config_lib
 from eanet.errors import UserError
 from eanet.footprint import Footprint
+from eanet.interruption import Interruption
 from eanet.model import VisionTransformer, build_model
 
 # Height, width, channels and classes, so that costs need no data.
@@ -128,4 +129,5 @@ def _row(cost: Footprint) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    with Interruption(may_exit=True):
+        sys.exit(cli.run(main))
