@@ -227,8 +227,8 @@ def breaking(monkeypatch):
     def arrange(*indices):
         init = Group.init
 
-        def broken(self):
-            state = init(self)
+        def broken(self, params=None):
+            state = init(self, params)
             sick = np.isin(np.arange(len(self.members)), indices)
             spoil = lambda x: jax.numpy.where(sick.reshape(-1, *[1] * (x.ndim - 1)), np.inf, x)  # noqa: E731
             params = jax.tree.map(spoil, state.params)
