@@ -1,6 +1,7 @@
 """A comparison class by class, as pictures: what each arm gains and loses, and what it takes for what."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -44,7 +45,7 @@ def differences(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.set_yticks(range(len(shown)), [names[i] for i in shown], fontsize=_FONT, parse_math=False)
         axis.set_ylim(-0.7, len(shown) - 0.3)
         axis.axvline(0, color="gray", linewidth=1)
-        axis.set_title(group.name, fontsize="medium", parse_math=False, wrap=True)
+        axis.set_title(_wrapped(group.name, 3), fontsize="medium", parse_math=False)
         axis.set_xlabel("difference, points")
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(axis="x", alpha=0.3)
@@ -57,6 +58,11 @@ def differences(comparison: Comparison) -> tuple[Figure, str] | None:
         f"Difference in test accuracy to {comparison.baseline.name}, {which}{_over_seeds(comparison.groups)}; of "
         "extremes a good part is chance."
     )
+
+
+def _wrapped(name: str, inches: float) -> str:
+    """Break a name that is wider than its panel. Not by Matplotlib, which reads formulas in what it wraps."""
+    return textwrap.fill(name, max(12, int(12 * inches)))
 
 
 def _over_seeds(groups: Sequence[Group]) -> str:
@@ -100,7 +106,7 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.set_yticks(places, names if axis is axes[0][0] else [""] * len(names), fontsize=_FONT, parse_math=False)
         axis.invert_yaxis()
         axis.set_aspect("equal")
-        axis.set_title(group.name, fontsize="medium", parse_math=False, wrap=True)
+        axis.set_title(_wrapped(group.name, side), fontsize="medium", parse_math=False)
         axis.set_xlabel("predicted")
     axes[0][0].set_ylabel("true")
     figure.colorbar(mesh, ax=axes[0], label="% of the test images of a row", shrink=0.6)
