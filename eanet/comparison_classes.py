@@ -62,7 +62,7 @@ def differences(comparison: Comparison) -> tuple[Figure, str] | None:
 
 def _wrapped(name: str, inches: float) -> str:
     """Break a name that is wider than its panel. Not by Matplotlib, which reads formulas in what it wraps."""
-    return textwrap.fill(name, max(12, int(12 * inches)))
+    return textwrap.fill(name, max(20, int(12 * inches)))
 
 
 def _over_seeds(groups: Sequence[Group]) -> str:
