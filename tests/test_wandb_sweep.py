@@ -177,7 +177,7 @@ def test_a_sweep_run_offline_is_synced_into_it_later(server, clients):
 def test_seeds_and_a_grid_are_logged_with_their_means_and_by_themselves(server, clients):
     own = ("--config.num_seeds=2", "--config.vary.learning_rate=(0.001,0.01)", "--config.train.epochs=1")
     process = clients.start("main.py", _DIGITS, *_TOY, *own, "--config.wandb.mode=online", "--workdir=run")
-    assert "mean of 4" in clients.output(process)
+    assert "best of 2, learning_rate=0.01, mean of 2: loss" in clients.output(process)
     (run,) = server.runs.values()
     _assert_history_is_complete(run, clients.directory / "run")
     point = "learning_rate=0.01"
