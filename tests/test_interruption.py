@@ -103,7 +103,8 @@ def test_who_does_not_own_the_process_cannot_have_it_ended(start):
     assert process.poll() is None
 
 
-_START = (*runs.TOY, "--config.train.epochs=1", "--config.train.steps_per_call=1")
+# Long enough not to be over before the last moment, should this start be faster than the one that was timed.
+_START = (*runs.TOY, "--config.train.epochs=10", "--config.train.steps_per_call=1")
 _MOMENTS = 10
 
 
@@ -114,7 +115,7 @@ def cold(tmp_path_factory):
 
     def launch(name, seeds=1):
         caches = {"EANET_CACHE_DIR": str(scratch / f"cache-{name}")}
-        workdir = scratch / f"{seeds}-seeds"
+        workdir = scratch / name
         return workdir, runs.start(*_START, f"--config.num_seeds={seeds}", f"--workdir={workdir}", **caches)
 
     started = time.monotonic()
@@ -122,13 +123,12 @@ def cold(tmp_path_factory):
     runs.wait_until(lambda: runs.count_rows(workdir) > 0, process)
     launch.seconds = time.monotonic() - started
     runs.end(process)
-    workdir.rename(scratch / "undisturbed")
     return launch
 
 
 def _stop_at(cold, moment, number, seeds):
     """Send a signal at a moment of a cold start and look at how it ends."""
-    workdir, process = cold(f"{moment}-{number.name}-{seeds}", seeds)
+    workdir, process = cold(f"{moment}-{int(number)}-{seeds}", seeds)
     time.sleep(cold.seconds * (moment + 0.5) / _MOMENTS)
     process.send_signal(number)
     sent = time.monotonic()
