@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """Give a number of things in words: 1 repetition, 5 repetitions, 2 batches."""
+    """Return a number of things in words: 1 repetition, 5 repetitions, 2 batches."""
     plural = f"{what}es" if what.endswith("ch") else f"{what}s"
     return f"{number} {what if number == 1 else plural}"
 

@@ -70,7 +70,7 @@ def _over_seeds(groups: Sequence[Group]) -> str:
 
 
 def _by_class(group: Group) -> np.ndarray:
-    """Give the accuracy of each class, averaged over a group's runs; NaN where it has no test image."""
+    """Return the accuracy of each class, averaged over a group's runs; NaN where it has no test image."""
     runs = group.runs
     return np.mean([metrics.by_class(run.correct.astype(float), run.labels, len(run.class_names)) for run in runs], 0)
 
@@ -121,7 +121,7 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
 
 
 def _shares(group: Group, count: int, of: np.ndarray | None) -> np.ndarray:
-    """Give the percentage of each true class, a row, that is taken for each; NaN where it has no test image."""
+    """Return the percentage of each true class, a row, that is taken for each; NaN where it has no test image."""
     table = np.zeros((count, count))
     for run in group.runs:
         true, taken = (run.labels, run.predicted) if of is None else (of[run.labels], of[run.predicted])

@@ -94,7 +94,7 @@ def _range(comparison: Comparison) -> tuple[float, float]:
 
 
 def _over_epochs(group: Group, metric: str) -> tuple[list[float], list[list[float]]]:
-    """Give the epochs that all runs of a group have, and the runs' values at each."""
+    """Return the epochs that all runs of a group have, and the runs' values at each."""
     by_epoch: dict[float, list[float]] = {}
     for run in group.runs:
         for row in run.rows:

@@ -188,7 +188,7 @@ def _estimated(estimate: Estimate | None, metric: str) -> Cell:
 
 
 def _percent(estimate: Estimate) -> str:
-    """Give an accuracy with its interval; one that is cut at 0 or 100% is not symmetric, and has its ends."""
+    """Return an accuracy with its interval; one that is cut at 0 or 100% is not symmetric, and has its ends."""
     mean, half_width = 100 * estimate.mean, 100 * estimate.half_width
     if mean - half_width < 0 or mean + half_width > 100:
         return f"{mean:.2f} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"

@@ -46,7 +46,7 @@ def estimate(name: str, values: Sequence[float]) -> Estimate:
 
 
 def spread(name: str, values: Sequence[float]) -> tuple[float, float]:
-    """Give what a picture shows around the mean over seeds: its 95% interval, of two seeds their range.
+    """Return what a picture shows around the mean over seeds: its 95% interval, of two seeds their range.
 
     The t interval of two values is 12.7 times as wide as they lie apart, and would hide all else. NaN for one value.
     """
