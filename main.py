@@ -5,7 +5,7 @@ The same command goes on where it stopped; a finished run is left as it is.
 
 # The work is in eanet.train, where it can be tested.
 
-from eanet.interruption import Interruption
+from eanet.run.interruption import Interruption
 
 interruption = Interruption(may_exit=True)
 if __name__ == "__main__":
@@ -18,7 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from eanet import cli
-from eanet import config as config_lib
+from eanet.config import rules as config_lib
 from eanet.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)

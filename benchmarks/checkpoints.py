@@ -13,9 +13,10 @@ import ml_collections
 from rich.progress import track
 
 from benchmarks.measurement import machine, random_dataset, write_json
-from eanet import cache, cli, experiment, members, sharding
-from eanet.checkpoint import Checkpoints
-from eanet.group import Group
+from eanet import cache, cli
+from eanet.run.checkpoint import Checkpoints
+from eanet.training import experiment, members, sharding
+from eanet.training.trainer import Group
 
 _EPOCH_IMAGES = 40_000  # CIFAR-100's training split
 _MOST = 0.02  # of an epoch's time, with a checkpoint an epoch

@@ -22,9 +22,10 @@ def _ours(
     sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool, seeds: int, at_once: int
 ) -> Made:
     from configs import default
-    from eanet import data, sharding
-    from eanet.group import Group
-    from eanet.model import count_parameters
+    from eanet.data import datasets as data
+    from eanet.model.vision_transformer import count_parameters
+    from eanet.training import sharding
+    from eanet.training.trainer import Group
 
     config = default.get_config()
     fields = {"attention": "attention", "patch_size": "patch", "dim": "width", "mlp_dim": "hidden", "depth": "depth"}

@@ -8,9 +8,9 @@ import argparse
 import jax
 
 from configs import reproduction
-from eanet import data
-from eanet.augment import Preprocessing
-from eanet.guards import InputStatistics, input_statistics
+from eanet.data import datasets as data
+from eanet.data.augmentation import Preprocessing
+from eanet.data.guards import InputStatistics, input_statistics
 
 _BATCH = 1000  # images at a time, so that their floats fit into a small memory
 

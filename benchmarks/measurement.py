@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eanet import data
+from eanet.data import datasets as data
 
 CLASSES = 100
 

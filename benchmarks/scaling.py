@@ -23,7 +23,7 @@ from rich.progress import track
 
 from benchmarks.measurement import counted, machine, write_json
 from eanet import cli
-from eanet.attention import ExternalAttention, SelfAttention
+from eanet.attention.external import ExternalAttention, SelfAttention
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

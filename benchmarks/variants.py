@@ -14,8 +14,9 @@ import ml_collections
 from rich.progress import track
 
 from benchmarks.measurement import counted, machine, random_dataset, write_json
-from eanet import cache, cli, sharding
-from eanet.group import Group
+from eanet import cache, cli
+from eanet.training import sharding
+from eanet.training.trainer import Group
 
 
 def compile_variant(config: ml_collections.ConfigDict, steps: int) -> tuple[Callable[[], None], float]:

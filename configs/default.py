@@ -1,7 +1,7 @@
 """Every field, at the Keras example's values. An arm is a file of its own: this one and a few assignments.
 
 A default, once released, keeps its value and its meaning: a record that was made before a field existed is read with
-that field's default. A field that is dropped moves to RETIRED in eanet/config.py.
+that field's default. A field that is dropped moves to RETIRED in eanet/config/rules.py.
 """
 
 import ml_collections

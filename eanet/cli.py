@@ -17,9 +17,10 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from eanet import config as config_lib
-from eanet import hints, processes
+from eanet.config import hints
+from eanet.config import rules as config_lib
 from eanet.errors import UserError, printable
+from eanet.training import processes
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
 _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left out

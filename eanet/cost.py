@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 import jax
 import ml_collections
 
-from eanet import cache, cli, data, footprint
-from eanet import config as config_lib
+from eanet import cache, cli
+from eanet.config import rules as config_lib
+from eanet.data import datasets as data
 from eanet.errors import UserError
-from eanet.footprint import Footprint
-from eanet.interruption import Interruption
-from eanet.model import VisionTransformer, build_model
+from eanet.model import footprint
+from eanet.model.footprint import Footprint
+from eanet.model.vision_transformer import VisionTransformer, build_model
+from eanet.run.interruption import Interruption
 
 # Height, width, channels and classes, so that costs need no data.
 IMAGES = {

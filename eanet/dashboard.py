@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from eanet import cli
-from eanet import config as config_lib
+from eanet.config import rules as config_lib
 from eanet.errors import UserError
 
 NAME = "External attention against self-attention"

@@ -17,14 +17,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, cli, data, members, metrics, processes, sharding
-from eanet import config as config_lib
-from eanet.checkpoint import Checkpoints
+from eanet import cache, cli
+from eanet.config import rules as config_lib
+from eanet.data import datasets as data
 from eanet.errors import UserError, printable
-from eanet.group import Group
-from eanet.initial_weights import read_initial_weights
-from eanet.interruption import Interruption
-from eanet.record import Record
+from eanet.run.checkpoint import Checkpoints
+from eanet.run.initial_weights import read_initial_weights
+from eanet.run.interruption import Interruption
+from eanet.run.record import Record
+from eanet.training import members, metrics, processes, sharding
+from eanet.training.trainer import Group
 
 SPLITS = ("validation", "test")
 

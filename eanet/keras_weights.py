@@ -25,7 +25,7 @@ import numpy as np
 from flax import traverse_util
 
 from eanet.errors import UserError
-from eanet.input_normalization import renormalized
+from eanet.model.input_normalization import renormalized
 
 # Beyond any model of this kind; a small file can claim to unpack into very much.
 _MAX_BYTES = 2**31

@@ -13,17 +13,22 @@ import jax
 import ml_collections
 import numpy as np
 
-from eanet import cache, curves, data, footprint, guards, members, metrics, processes, sharding, step, tracking
-from eanet import config as config_lib
-from eanet.checkpoint import Checkpoints
+from eanet import cache
+from eanet.config import rules as config_lib
+from eanet.data import datasets as data
+from eanet.data import guards
 from eanet.errors import UserError
-from eanet.group import Group
-from eanet.initial_weights import InitialWeights, read_initial_weights
-from eanet.interruption import Interruption
-from eanet.members import Member
-from eanet.progress import RunProgress
-from eanet.record import Record, environment
-from eanet.tally import FAR, Tally
+from eanet.model import footprint
+from eanet.run import curves, tracking
+from eanet.run.checkpoint import Checkpoints
+from eanet.run.initial_weights import InitialWeights, read_initial_weights
+from eanet.run.interruption import Interruption
+from eanet.run.progress import RunProgress
+from eanet.run.record import Record, environment
+from eanet.run.scores import FAR, Tally
+from eanet.training import members, metrics, processes, sharding, step
+from eanet.training.members import Member
+from eanet.training.trainer import Group
 
 # The host breaks up long calls so that the bar moves and a signal is heard about this often.
 _PACE_SECONDS = 2.0

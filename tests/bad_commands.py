@@ -7,7 +7,7 @@ from commands import ROOT
 from finished_runs import write_arm
 
 from configs import digits
-from eanet.record import Record
+from eanet.run.record import Record
 
 DIGITS = f"--config={ROOT}/configs/digits.py"
 _A, _IS_TEXT = "accepted: ", "text in one line"

@@ -120,11 +120,11 @@ def _serve() -> None:
     import sklearn.datasets  # noqa: F401, imported here for all children, as the rest
     import tensorflow_datasets  # noqa: F401
 
-    import eanet.compare
+    import eanet.compare.__main__
     import eanet.cost
     import eanet.dashboard
     import eanet.evaluate
-    import eanet.sweep
+    import eanet.sweep.__main__
     import eanet.train  # noqa: F401
 
     for line in sys.stdin:

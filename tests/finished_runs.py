@@ -7,9 +7,9 @@ import os
 
 import numpy as np
 
-from eanet import comparison, finished_run
-from eanet import config as config_lib
-from eanet.record import Record
+from eanet.compare import comparison, finished_run
+from eanet.config import rules as config_lib
+from eanet.run.record import Record
 
 COSTS = {"external": (361_380, 100.925_44), "self": (623_268, 419.561_472), "none": (100_644, 50.0)}
 IMAGES = 400  # of the synthetic test split

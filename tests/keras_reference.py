@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.sizes import Sizes
 from configs import default
-from eanet.model import VisionTransformer, build_model
+from eanet.model.vision_transformer import VisionTransformer, build_model
 
 
 def randomize(model: keras.Model, seed: int = 0, scale: float = 0.1) -> keras.Model:

@@ -10,9 +10,11 @@ import time
 import jax
 import numpy as np
 
-from eanet import cli, data, members, sharding
-from eanet.checkpoint import Checkpoints
-from eanet.group import Group
+from eanet import cli
+from eanet.data import datasets as data
+from eanet.run.checkpoint import Checkpoints
+from eanet.training import members, sharding
+from eanet.training.trainer import Group
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Toy sizes with everything that a run has: four steps an epoch, the last of them on a smaller batch.

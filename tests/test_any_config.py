@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tiny import set_field
 
 from configs import digits
-from eanet import config as config_lib
 from eanet import train
+from eanet.config import rules as config_lib
 from eanet.errors import UserError
 
 _ODD = st.sampled_from(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eanet.attention import ExternalAttention, SelfAttention, make_memories, normalize_map
+from eanet.attention.external import ExternalAttention, SelfAttention, make_memories, normalize_map
 
 CHANNELS, TOKENS = 16, 6
 

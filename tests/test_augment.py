@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from eanet.augment import Preprocessing, adjust_contrast, augment, flip, normalize, rotate, zoom
+from eanet.data.augmentation import Preprocessing, adjust_contrast, augment, flip, normalize, rotate, zoom
 
 # SciPy calls this border "reflect" and NumPy "symmetric": d c b a | a b c d | d c b a.
 BORDER = "reflect"

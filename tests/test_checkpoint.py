@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, sharding, train
-from eanet.checkpoint import Checkpoints
+from eanet import train
+from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.evaluate import evaluate
-from eanet.group import Group
+from eanet.run.checkpoint import Checkpoints
+from eanet.training import sharding
+from eanet.training.trainer import Group
 
 
 @pytest.fixture(scope="module")

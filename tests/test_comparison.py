@@ -8,7 +8,9 @@ from finished_runs import ARMS, answers, change_json, make_config, read_comparis
 from scipy import stats
 from tiny import tiny_config
 
-from eanet import comparison_table, finished_run, train
+from eanet import train
+from eanet.compare import finished_run
+from eanet.compare import table as comparison_table
 from eanet.errors import UserError
 
 

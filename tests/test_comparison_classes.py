@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from finished_runs import answers, make_config, read_comparison, write_arm, write_run
 
-from eanet import comparison_classes
+from eanet.compare import classes as comparison_classes
 
 _SUPERCLASSES = {"superclass_name": np.array(["even", "odd"]), "superclass_of": np.arange(30, dtype=np.int32) % 2}
 

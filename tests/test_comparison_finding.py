@@ -5,7 +5,7 @@ import re
 import pytest
 from finished_runs import read_comparison, write_arm
 
-from eanet.comparison_finding import finding
+from eanet.compare.finding import finding
 
 _BASE = {0: 0.4, 1: 0.42, 2: 0.44}
 _BETTER = {0: 0.5, 1: 0.525, 2: 0.54}

@@ -9,7 +9,7 @@ import pytest
 from finished_runs import change_json, read_comparison, write_ablation, write_arm
 from scipy import stats
 
-from eanet import comparison_plots
+from eanet.compare import plots as comparison_plots
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ from finished_runs import (
     write_arms,
 )
 
-from eanet import compare, comparison_table, finished_run
+from eanet.compare import __main__ as compare
+from eanet.compare import finished_run
+from eanet.compare import table as comparison_table
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pytest
 from tiny import set_field
 
 from configs import default
-from eanet import config as config_lib
-from eanet import footprint
+from eanet.config import rules as config_lib
 from eanet.errors import UserError
-from eanet.model import build_model
+from eanet.model import footprint
+from eanet.model.vision_transformer import build_model
 
 CONFIG_FILES = sorted(
     path.stem for path in pathlib.Path(__file__).parents[1].joinpath("configs").glob("*.py") if path.stem != "__init__"

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import default, digits, eanet, none, vit
-from eanet import cost, footprint
-from eanet.attention import ExternalAttention
+from eanet import cost
+from eanet.attention.external import ExternalAttention
 from eanet.errors import UserError
+from eanet.model import footprint
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import urllib.parse
 import pytest
 from tiny import tiny_config
 
-from eanet import cli, config, dashboard, model, train
+from eanet import cli, dashboard, train
+from eanet.config import rules as config
+from eanet.model import vision_transformer as model
 
 SNAPSHOT = pathlib.Path(__file__).with_name("dashboard.json")
 KEY = {"WANDB_API_KEY": "0" * 40}

@@ -16,7 +16,8 @@ import requests
 import synthetic
 
 from configs import default
-from eanet import cache, data
+from eanet import cache
+from eanet.data import datasets as data
 from eanet.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]

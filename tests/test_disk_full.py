@@ -11,10 +11,11 @@ import pytest
 from tiny import tiny_config
 
 import runs
-from eanet import data, sharding
-from eanet.checkpoint import Checkpoints
+from eanet.data import datasets as data
 from eanet.errors import UserError
-from eanet.group import Group
+from eanet.run.checkpoint import Checkpoints
+from eanet.training import sharding
+from eanet.training.trainer import Group
 
 _ARGUMENTS = (*runs.TOY, "--config.train.epochs=40")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eanet.dropout import Dropout, Levels, drawing_by_place, levels, random_bits
+from eanet.attention.dropout import Dropout, Levels, drawing_by_place, levels, random_bits
 
 
 def _dropped(rate, shape=(64, 1000), seed=0, dtype=jnp.float32):

@@ -5,8 +5,9 @@ import json
 import pytest
 from tiny import tiny_config
 
-from eanet import evaluate, metrics, train
+from eanet import evaluate, train
 from eanet.errors import UserError
+from eanet.training import metrics
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_class_accuracies_average_to_the_accuracy(run):
 def _counts():
     import numpy as np
 
-    from eanet import data
+    from eanet.data import datasets as data
 
     return np.bincount(data.load(tiny_config().data).test.labels)
 
@@ -59,7 +60,7 @@ def test_a_directory_without_a_run_is_an_error(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_is_an_error(tmp_path):
-    from eanet.record import Record
+    from eanet.run.record import Record
 
     record = Record(tmp_path)
     record.open(tiny_config().to_dict())

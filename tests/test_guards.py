@@ -8,8 +8,9 @@ import pytest
 from tiny import tiny_config
 
 from configs import default, reproduction
-from eanet import guards, train
-from eanet.augment import Preprocessing
+from eanet import train
+from eanet.data import guards
+from eanet.data.augmentation import Preprocessing
 from eanet.errors import UserError
 
 KEY = jax.random.key(0)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from eanet import cli, hints
-from eanet.config import RULES
+from eanet import cli
+from eanet.config import hints
+from eanet.config.rules import RULES
 from eanet.errors import UserError
 
 _FILE = """from configs import digits

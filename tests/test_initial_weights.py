@@ -17,15 +17,18 @@ from tiny import tiny_config
 
 from benchmarks.keras_model import build
 from benchmarks.sizes import Sizes
-from eanet import augment, data, evaluate, members, metrics, sharding, train
-from eanet.checkpoint import Checkpoints
-from eanet.data import Dataset, Split
+from eanet import evaluate, train
+from eanet.data import augmentation as augment
+from eanet.data import datasets as data
+from eanet.data.datasets import Dataset, Split
 from eanet.errors import UserError
-from eanet.group import Group
-from eanet.initial_weights import read_initial_weights
-from eanet.input_normalization import renormalized
-from eanet.model import build_model, patches
-from eanet.record import Record
+from eanet.model.input_normalization import renormalized
+from eanet.model.vision_transformer import build_model, patches
+from eanet.run.checkpoint import Checkpoints
+from eanet.run.initial_weights import read_initial_weights
+from eanet.run.record import Record
+from eanet.training import members, metrics, sharding
+from eanet.training.trainer import Group
 from runs import rows
 
 SMALL = {"side": 8, "width": 16, "hidden": 24, "heads": 2, "coefficient": 2, "depth": 1, "classes": 5}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras_reference import keras_ranks  # noqa: F401
 
-from eanet import augment
+from eanet.data import augmentation as augment
 
 pytestmark = pytest.mark.usefixtures("keras_ranks")
 

@@ -15,10 +15,12 @@ from keras_reference import block_outputs, counterpart, keras_ranks, randomize  
 from benchmarks.keras_model import build
 from benchmarks.sizes import Sizes
 from configs import default
-from eanet import augment, optim, step
-from eanet.experiment import Experiment
+from eanet.data import augmentation as augment
 from eanet.keras_weights import from_keras
-from eanet.model import Block
+from eanet.model.vision_transformer import Block
+from eanet.training import optimizer as optim
+from eanet.training import step
+from eanet.training.experiment import Experiment
 
 pytestmark = pytest.mark.usefixtures("keras_ranks")
 

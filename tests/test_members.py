@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import config as config_lib
-from eanet import curves, data, evaluate, finished_run, members, metrics, sharding, train
+from eanet import evaluate, train
+from eanet.compare import finished_run
+from eanet.config import rules as config_lib
+from eanet.data import datasets as data
 from eanet.errors import UserError
-from eanet.group import Group
-from eanet.members import Member
+from eanet.run import curves
+from eanet.training import members, metrics, sharding
+from eanet.training.members import Member
+from eanet.training.trainer import Group
 
 GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__mlp_dropout": (0.0, 0.3)}
 

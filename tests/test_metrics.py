@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eanet.metrics import by_class, per_example
+from eanet.training.metrics import by_class, per_example
 
 
 def random_batch(classes, batch=50):

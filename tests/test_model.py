@@ -11,8 +11,8 @@ import pytest
 
 from configs import default
 from eanet import ExternalAttention, build_model
-from eanet.config import flatten
-from eanet.model import count_parameters, patches
+from eanet.config.rules import flatten
+from eanet.model.vision_transformer import count_parameters, patches
 
 SMALL = {"dim": 16, "depth": 2, "mlp_dim": 8, "num_heads": 2, "head_dim": 4, "dim_coefficient": 2}
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from eanet.attention import ExternalAttention
+from eanet.attention.external import ExternalAttention
 
 torch = pytest.importorskip("torch")
 

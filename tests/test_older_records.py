@@ -8,8 +8,9 @@ import pytest
 from finished_runs import answers, make_config, read_comparison, write_run
 from tiny import tiny_config
 
-from eanet import cli, evaluate, finished_run, train
-from eanet import config as config_lib
+from eanet import cli, evaluate, train
+from eanet.compare import finished_run
+from eanet.config import rules as config_lib
 from eanet.errors import UserError
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from configs import default
-from eanet.optim import decay_mask, make_optimizer, make_schedule
+from eanet.training.optimizer import decay_mask, make_optimizer, make_schedule
 
 RATE, STEPS, PER_EPOCH = 0.5, 60, 10
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import runs
-from eanet import processes
 from eanet.errors import UserError
+from eanet.training import processes
 
 _RUN = (*runs.TOY, "--config.train.epochs=40", "--config.checkpoint.every_epochs=2")
 

@@ -7,8 +7,8 @@ import matplotlib.image
 import pytest
 import rich.console
 
-from eanet import curves, progress
-from eanet.members import Member
+from eanet.run import curves, progress
+from eanet.training.members import Member
 
 
 def _row(epoch, **more):

@@ -12,7 +12,7 @@ import pytest
 
 from configs import default
 from eanet.errors import UserError
-from eanet.record import Record
+from eanet.run.record import Record
 
 _CONFIG = default.get_config().to_dict()
 

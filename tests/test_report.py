@@ -12,7 +12,8 @@ import urllib.parse
 import pytest
 from finished_runs import answers, change_json, make_config, read_comparison, write_ablation, write_arm, write_run
 
-from eanet import compare, report
+from eanet.compare import __main__ as compare
+from eanet.compare import report
 
 _HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)'  # can name a directory
 _SCRIPT = "<script>alert(3)</script>"

@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 from finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run
 
-from eanet import cli, compare, comparison_plots, comparison_table, curves
-from eanet.members import Member
+from eanet import cli
+from eanet.compare import __main__ as compare
+from eanet.compare import plots as comparison_plots
+from eanet.compare import table as comparison_table
+from eanet.run import curves
+from eanet.training.members import Member
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SOURCES = [

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from eanet import cli, distributions, search
-from eanet.sweep_file import Parameter, SweepFile
+from eanet import cli
+from eanet.sweep import distributions, search
+from eanet.sweep.file import Parameter, SweepFile
 
 _LOG = stats.loguniform(0.001, 10)
 # Bounds (or moments), and the same distribution by scipy; log_uniform's bounds are exponents of e.

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, experiment, members, metrics, sharding, step
+from eanet.data import datasets as data
+from eanet.training import experiment, members, metrics, sharding, step
 
 
 @pytest.fixture(scope="module")

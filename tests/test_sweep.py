@@ -12,7 +12,8 @@ import time
 import pytest
 import yaml
 
-from eanet import cli, sweep
+from eanet import cli
+from eanet.sweep import __main__ as sweep
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _TOY = tuple(

@@ -10,8 +10,12 @@ import types
 import pytest
 import yaml
 
-from eanet import cli, search, sweep_file, sweep_point, sweep_table
+from eanet import cli
 from eanet.errors import UserError
+from eanet.sweep import file as sweep_file
+from eanet.sweep import point as sweep_point
+from eanet.sweep import search
+from eanet.sweep import table as sweep_table
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _NAMES = sorted(path.stem for path in (_ROOT / "sweeps").glob("*.yaml"))

@@ -9,8 +9,9 @@ import types
 import pytest
 from tiny import tiny_config
 
-from eanet import tracking, train
+from eanet import train
 from eanet.errors import UserError
+from eanet.run import tracking
 
 
 def _inspect(workdir):

@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from eanet import data, finished_run, guards, sharding, train
-from eanet.checkpoint import Checkpoints
+from eanet import train
+from eanet.compare import finished_run
+from eanet.data import datasets as data
+from eanet.data import guards
 from eanet.errors import UserError
-from eanet.group import Group
+from eanet.run.checkpoint import Checkpoints
+from eanet.training import sharding
+from eanet.training.trainer import Group
 
 
 def _rows(workdir):

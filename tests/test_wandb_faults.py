@@ -19,8 +19,8 @@ from test_wandb_sweep import _DIGITS, _TOY, Clients
 from tiny import tiny_config
 from wandb_server import WandbServer
 
-from eanet import tracking
-from eanet.record import Record
+from eanet.run import tracking
+from eanet.run.record import Record
 
 _EPOCHS = 60  # of three steps; a row each
 _EARLY = 8  # rows after which something happens midway

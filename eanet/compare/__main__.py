@@ -1,0 +1,76 @@
+"""Compare runs: python -m eanet.compare DIR… [--baseline=model.attention=self] [--by=FIELD,FIELD] [--out=DIR].
+
+Groups all finished runs under the directories by the fields in which they differ, seed apart, prints the tables and
+writes comparison.csv, comparison.md, pictures and report.html, one file that needs no server and no network.
+"""
+
+import os
+import pathlib
+import sys
+
+from rich.console import Console
+
+from eanet import cli
+from eanet.compare import comparison, report
+from eanet.compare import finding as comparison_finding
+from eanet.compare import table as comparison_table
+from eanet.compare.finished_run import find_runs
+from eanet.errors import UserError
+
+
+def write(result: comparison.Comparison, out: pathlib.Path) -> None:
+    """Write the tables, the pictures (SVG) and the report, each whole or not at all."""
+    drawn = report.pictures(result)
+    svgs = {f"{name}.svg": picture.svg["light"] for name, picture in drawn.items()}
+    captions = {f"{name}.svg": picture.caption for name, picture in drawn.items()}
+    files = {
+        "comparison.csv": _bytes(comparison_table.comma_separated(result)),
+        "comparison.md": _bytes(comparison_table.markdown(result, captions)),
+        "report.html": _bytes(report.html(result, drawn, out)),
+        **svgs,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = out / f".{name}"
+            partial.write_bytes(content)
+            os.replace(partial, out / name)
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")  # JSON can hold halves of characters
+
+
+def main() -> None:
+    """Parse the command line, print the tables and write the files."""
+    parser = cli.Parser("python -m eanet.compare", __doc__)
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="directories of runs, or runs")
+    parser.add_argument("--baseline", default="", help="a group by its fields (default: the first)")
+    parser.add_argument("--by", default="", help="fields that name the groups (default: those in which runs differ)")
+    parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
+    arguments = parser.parse_args()
+    out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
+    for directory in arguments.directories:
+        cli.check_directory("DIR", directory, new=False)
+    runs, notes = find_runs(arguments.directories)
+    cli.check_directory("--out", out)
+    by = [field for field in arguments.by.split(",") if field]
+    result = comparison.compare(runs, by, arguments.baseline, notes)
+    print(f"{comparison_finding.finding(result)}\n")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # a file has no edge to fold at
+    for grid in (comparison_table.results(result), comparison_table.against_baseline(result)):
+        if grid.rows:
+            console.print(comparison_table.terminal(grid, console.width))
+            console.print()
+    for line in comparison_table.explanations(result):
+        console.print(f"- {line}", markup=False, soft_wrap=True)
+    write(result, out)
+    print(f"\n{out / 'report.html'} and, beside it, comparison.md, comparison.csv and the pictures")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,229 @@
+"""Runs grouped into arms and set against a baseline. Reads records, and nothing but records."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from eanet import statistics
+from eanet.compare.finished_run import ACCURACIES, METRICS, Run
+from eanet.config import rules as config_lib
+from eanet.errors import UserError
+from eanet.statistics import Difference, Estimate
+from eanet.training import metrics
+
+COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
+MATCHED = 0.1  # up to this relative difference
+
+# Without which accuracies are not of the same images.
+_SAME = ("data.name", "data.validation_fraction", "data.eval_limit")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Runs that differ in their seed only, or in fields that --by leaves out."""
+
+    by: dict[str, Any]
+    runs: list[Run]
+
+    @property
+    def name(self) -> str:
+        known = {field: value for field, value in self.by.items() if value is not None} or dict.fromkeys(self.by, "–")
+        return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in known.items()) or "all runs"
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Give a metric by seed; runs that do not have it are left out."""
+        return {run.seed: run.results[metric] for run in self.runs if metric in run.results}
+
+    def estimate(self, metric: str) -> Estimate | None:
+        values = list(self.values(metric).values())
+        return metrics.estimate(metric, values) if values else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Versus:
+    """A group against the baseline, by test accuracy."""
+
+    difference: Difference
+    p_holm: float  # of the difference, over the table; NaN without a test
+    mcnemar: float  # over the images, over all pairs of runs
+    mcnemar_holm: float
+    notes: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All that the tables, pictures and the report show."""
+
+    groups: list[Group]
+    baseline: Group
+    versus: dict[str, Versus]  # by the group's name; the baseline has none
+    also_differ: dict[str, list[Any]]  # fields that the groups are not named by, with their values
+    notes: list[str]
+
+
+def compare(runs: Sequence[Run], by: Sequence[str] = (), baseline: str = "", notes: Iterable[str] = ()) -> Comparison:
+    """Group runs by the fields in which they differ, or by `by`, and set each group against one of them.
+
+    baseline names a group by some of its fields, model.attention=self,model.num_heads=4 say; empty = the first.
+    Raises UserError where runs are of different data or splits, or one group holds a seed twice.
+    """
+    _check_same_data(runs)
+    notes = [*notes, *_limit_notes(runs), *_environment_notes(runs)]
+    differing = _differing(runs)
+    chosen = _checked_by(by, runs) if by else _distinguishing(runs, differing)
+    groups: dict[tuple, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.fields[field] for field in chosen), []).append(run)
+    ordered = sorted(groups, key=lambda key: [_rank(value) for value in key])
+    made = [Group(dict(zip(chosen, key, strict=True)), _one_a_seed(groups[key], differing, notes)) for key in ordered]
+    also_differ = {field: differing[field] for field in differing if field not in chosen}
+    base = _find_baseline(made, baseline)
+    return Comparison(made, base, _all_versus(made, base), also_differ, notes)
+
+
+def _check_same_data(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for run in runs:
+        for field in _SAME:
+            if run.fields[field] != first.fields[field]:
+                raise UserError(
+                    f"config.{field} is {first.fields[field]!r} in {first.name} and {run.fields[field]!r} in "
+                    f"{run.name}: accuracies on different images do not compare"
+                )
+        if not np.array_equal(run.labels, first.labels):
+            raise UserError(f"{first.name} and {run.name} were tested on different images")
+
+
+def _limit_notes(runs: Sequence[Run]) -> list[str]:
+    limit = runs[0].fields["data.eval_limit"]
+    return (
+        [f"Validated and tested on the first {limit:,} images of each split only (data.eval_limit)."] if limit else []
+    )
+
+
+def _environment_notes(runs: Sequence[Run]) -> list[str]:
+    """Say where runs are of different code or machines: then not only the fields differ."""
+    commits = {str((run.environment.get("git") or {}).get("commit"))[:8] for run in runs}
+    devices = {", ".join(run.environment.get("devices") or ["unknown"]) for run in runs}
+    said = {"commits": commits, "devices, between which timings and activation memory do not compare": devices}
+    return [
+        f"The runs differ in their {what}: {'; '.join(sorted(some))}." for what, some in said.items() if len(some) > 1
+    ]
+
+
+def _differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Give the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
+    differing = {}
+    for field in config_lib.RULES:
+        if field == "seed" or config_lib.without_effect(field):
+            continue
+        values = sorted({run.fields[field] for run in runs} - {None}, key=_rank)
+        if len(values) > 1:  # where it is None it has no effect
+            differing[field] = values
+    return differing
+
+
+def _distinguishing(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[str]:
+    """Leave out the fields that follow from those before them, as the document's projection dropout does."""
+    chosen: list[str] = []
+    parts = 1
+    for field in differing:
+        finer = len({tuple(run.fields[name] for name in (*chosen, field)) for run in runs})
+        if finer > parts:
+            chosen, parts = [*chosen, field], finer
+    return chosen
+
+
+def _checked_by(by: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    for field in by:
+        if field not in runs[0].fields or field == "seed":
+            raise UserError(f"--by: {field!r}; accepted: fields of the configuration, model.num_heads say, but seed")
+    return list(by)
+
+
+def _one_a_seed(runs: list[Run], differing: dict[str, list[Any]], notes: list[str]) -> list[Run]:
+    """Order a group by seed; the same run made twice counts once, two different ones of a seed are an error."""
+    kept: dict[int, Run] = {}
+    for run in runs:
+        other = kept.setdefault(run.seed, run)
+        if other is run:
+            continue
+        fields = [field for field in differing if run.fields[field] != other.fields[field]]
+        if fields:
+            raise UserError(
+                f"{other.name} and {run.name} fall into one group with the same seed, but differ in "
+                f"{', '.join(fields)}; add {'it' if len(fields) == 1 else 'them'} to --by"
+            )
+        same = all(run.results[metric] == other.results[metric] for metric in ACCURACIES)
+        outcome = "the same accuracies" if same else "OTHER accuracies"
+        notes.append(f"{run.name} repeats {other.name}, with {outcome}, and counts once.")
+    return [kept[seed] for seed in sorted(kept)]
+
+
+def _find_baseline(groups: list[Group], text: str) -> Group:
+    wanted = dict(part.partition("=")[::2] for part in text.split(",")) if text else {}
+    matching = [
+        group
+        for group in groups
+        if all(_fits(run.fields.get(field), value) for field, value in wanted.items() for run in group.runs)
+    ]
+    if not matching or (text and len(matching) > 1):
+        names = "; ".join(",".join(f"{field}={value}" for field, value in group.by.items()) for group in groups)
+        raise UserError(f"--baseline={text} fits {len(matching)} groups; accepted is what fits one of: {names}")
+    return matching[0]
+
+
+def _fits(value: Any, text: str) -> bool:
+    """Tell whether a value is what a person writes for it; 1e-3 is 0.001."""
+    try:
+        return value == float(text)
+    except ValueError:
+        return str(value) == text
+
+
+def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
+    others = [group for group in groups if group is not base]
+    differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
+    pairs = [_pairs(group, base) for group in others]
+    mcnemars = [_mcnemar(some) for some in pairs]
+    p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
+    return {
+        group.name: Versus(
+            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(group, base, len(pairs[i]))
+        )
+        for i, group in enumerate(others)
+    }
+
+
+def _mcnemar(pairs: list[tuple[Run, Run]]) -> float:
+    """Combine each direction by itself: pairs that differ in opposite directions are no evidence of a difference."""
+    sided = [
+        statistics.combine([statistics.mcnemar(a.correct, b.correct, direction) for a, b in pairs])
+        for direction in ("greater", "less")
+    ]
+    return min(1.0, 2 * min(sided))
+
+
+def _pairs(group: Group, base: Group) -> list[tuple[Run, Run]]:
+    """Pair runs by common seeds; where these leave out pairs that could be made, in the order of the seeds."""
+    theirs = {run.seed: run for run in base.runs}
+    common = [(run, theirs[run.seed]) for run in group.runs if run.seed in theirs]
+    in_order = list(zip(group.runs, base.runs, strict=False))
+    return common if len(common) > 1 or len(common) == len(in_order) else in_order
+
+
+def _versus_notes(group: Group, base: Group, pairs: int) -> list[str]:
+    notes = ["McNemar's p is of two networks, not of the methods"] if pairs == 1 else []
+    unmatched = []
+    for metric in COSTS:
+        ours, theirs = group.estimate(metric), base.estimate(metric)
+        if ours and theirs and abs(ours.mean / theirs.mean - 1) > MATCHED:
+            unmatched.append(f"{METRICS[metric]} {ours.mean / theirs.mean:.2f}×")
+    return [*notes, f"not matched: {', '.join(unmatched)} the baseline's"] if unmatched else notes
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    """Order numbers by size and everything else by its text."""
+    return (0, value) if isinstance(value, (int, float)) else (1, str(value))

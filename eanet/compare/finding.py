@@ -1,0 +1,93 @@
+"""What a comparison has found, in one sentence: as far as its statistics go, and no further."""
+
+import math
+from collections.abc import Mapping
+
+from eanet import statistics
+from eanet.compare.comparison import Comparison, Versus
+
+
+def finding(comparison: Comparison) -> str:
+    """Say which groups are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell."""
+    base, versus = comparison.baseline.name, comparison.versus
+    if not versus:
+        return _alone(comparison)
+    tested = {name: one for name, one in versus.items() if not math.isnan(one.p_holm)}
+    if not tested:
+        return _untested(base, versus)
+    corrected = "Holm-corrected " if len(tested) > 1 else ""
+    found = {name: one for name, one in tested.items() if one.p_holm < 1 - statistics.LEVEL}
+    said = _found(base, versus, found, corrected) if found else _not_found(base, tested, corrected)
+    if len(tested) < len(versus):
+        said += "; groups of one seed, or without variation, have no p-value over seeds"
+    return f"{said}."
+
+
+def _alone(comparison: Comparison) -> str:
+    group, estimate = comparison.baseline, comparison.baseline.estimate("test/accuracy")
+    spread = "one seed has no interval"
+    if estimate.n > 1:
+        spread = f"{statistics.LEVEL:.0%} interval {estimate.low:.2%} to {estimate.high:.2%}, n = {estimate.n}"
+    return f"{group.name}: test accuracy {estimate.mean:.2%} ({spread}); there is no other group to compare it with."
+
+
+def _untested(base: str, versus: Mapping[str, Versus]) -> str:
+    name = _largest(versus)
+    difference = versus[name].difference
+    why = "The differences do not vary between seeds, so that there is no test of them"
+    if any(min(one.difference.n) == 1 for one in versus.values()):
+        why = "One seed gives no p-value over seeds"
+    only = "" if len(versus) == 1 else "the largest difference is that "
+    end = "other seeds may turn that round" if difference.mean else "other seeds may tell them apart"
+    return f"{why}: {only}{name} is {_way(difference.mean)} {base} in test accuracy here, and {end}."
+
+
+def _found(base: str, versus: Mapping[str, Versus], found: Mapping[str, Versus], corrected: str) -> str:
+    """Name the groups that differ from the baseline; of many the one furthest ahead and the one furthest behind."""
+    order = sorted(found, key=lambda name: found[name].difference.mean)
+    ahead = [name for name in order if found[name].difference.mean > 0]
+    named = order[::-1] if len(order) < 3 else [*ahead[-1:], *(order[:1] if len(ahead) < len(order) else [])]
+    clauses = []
+    for name in named:
+        one = found[name]
+        clause = f"{name} is {_way(one.difference.mean)} {base} ({_evidence(one, corrected)})"
+        clauses.append("; ".join([clause, *(note for note in one.notes if note.startswith("not matched"))]))
+    if len(versus) == 1:
+        return f"In test accuracy {clauses[0]}"
+    counts = f"{len(ahead)} ahead, {len(order) - len(ahead)} behind"
+    start = f"{len(found)} of {len(versus)} groups differ" if len(found) > 1 else f"1 of {len(versus)} groups differs"
+    most = "the furthest: " if len(found) > len(named) else ""
+    return f"In test accuracy {start} from the baseline ({counts}); {most}{'; '.join(clauses)}"
+
+
+def _not_found(base: str, tested: Mapping[str, Versus], corrected: str) -> str:
+    name = _largest(tested)
+    one = tested[name]
+    whom, which = (
+        f"any of {len(tested)} groups from the baseline",
+        f"at most, {name} is {_way(one.difference.mean)} {base}",
+    )
+    if len(tested) == 1:
+        whom, which = f"{name} from {base}", f"{100 * one.difference.mean:+.2f} points"
+    return (
+        f"These seeds cannot tell {whom} in test accuracy: {which} ({_evidence(one, corrected)}), where only a true "
+        f"difference of {100 * one.difference.detectable:.2f} points would be likely to be seen"
+    )
+
+
+def _largest(versus: Mapping[str, Versus]) -> str:
+    return max(versus, key=lambda name: abs(versus[name].difference.mean))
+
+
+def _way(difference: float) -> str:
+    if not difference:
+        return "level with"
+    return f"{100 * abs(difference):.2f} points {'ahead of' if difference > 0 else 'behind'}"
+
+
+def _evidence(versus: Versus, corrected: str) -> str:
+    difference = versus.difference
+    low, high = (100 * min(1, max(-1, difference.mean + sign * difference.half_width)) for sign in (-1, 1))
+    p = "p < 0.001" if versus.p_holm < 0.001 else f"p = {versus.p_holm:.3f}"
+    n = difference.n[0] if difference.test == "paired t" else " and ".join(map(str, difference.n))
+    return f"{statistics.LEVEL:.0%} interval {low:+.2f} to {high:+.2f}, {corrected}{p}, n = {n}"

@@ -1,0 +1,196 @@
+"""A comparison as pictures: curves with bands, accuracy against heads, memory and costs; and the list of all."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
+
+from eanet.compare import classes as comparison_classes
+from eanet.compare.comparison import Comparison, Group  # noqa: E402
+from eanet.compare.finished_run import METRICS  # noqa: E402
+from eanet.training import metrics  # noqa: E402
+
+# What accuracy is drawn against: a field or a cost, with its title.
+_AXES = {"model.num_heads": "heads", "model.memory_size": "memory slots"} | {
+    name: METRICS[name] for name in ("parameters", "mmac")
+}
+_BANDS = 6  # groups; more make a fog
+_APART = 0.17  # of an axis, between two of its labels
+_MARKERS = "osD^vP*X"
+
+
+def draw_all(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
+    """Draw every picture that the runs give something for, each with a caption; keys are file names without ending."""
+    pictures: dict[str, Callable[[Comparison], tuple[Figure, str] | None]] = {
+        "curves": curves,
+        "accuracy": accuracy_against,
+        "classes": comparison_classes.differences,
+        "confusion": comparison_classes.confusion,
+    }
+    drawn = {name: draw(comparison) for name, draw in pictures.items()}
+    return {name: picture for name, picture in drawn.items() if picture is not None}
+
+
+def curves(comparison: Comparison) -> tuple[Figure, str]:
+    """Draw loss and accuracy over the epochs, training dashed: means over seeds, with bands for few groups."""
+    banded = [len(group.runs) for group in comparison.groups if len(comparison.groups) <= _BANDS]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    for color, group in _colored(comparison):
+        for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
+            for split, line in (("val", "-"), ("train", "--")):
+                epochs, values = _over_epochs(group, f"{split}/{metric}")
+                label = group.name if split == "val" else None
+                marker = "o" if len(epochs) < 10 else None
+                axis.plot(
+                    epochs,
+                    [np.mean(some) for some in values],
+                    line,
+                    color=color,
+                    label=label,
+                    marker=marker,
+                    markersize=3,
+                )
+                if split == "val" and banded and epochs and len(group.runs) > 1:
+                    low, high = zip(*(metrics.spread(metric, some) for some in values), strict=True)
+                    axis.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+    classes = len(comparison.groups[0].runs[0].class_names)
+    axes[0].axhline(math.log(classes), color="gray", linewidth=1, linestyle=":", label=f"ln({classes}): no answer")
+    axes[0].set(title="Loss (nats)", ylabel="loss")
+    axes[1].set(title="Accuracy", ylabel="accuracy")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    low, high = _range(comparison)
+    axes[1].set_ylim(low, high)  # a band of three seeds can be wider than what it is about
+    for axis in axes:
+        axis.set_xlabel("epoch (solid: validation, dashed: training)")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    _legend(figure, axes[0], columns=3)
+    said = metrics.spread_in_words(banded)
+    caption = "Loss and accuracy over the epochs, solid on validation and dashed on training"
+    caption += ", means over the seeds" if any(len(group.runs) > 1 for group in comparison.groups) else ""
+    return figure, f"{caption}; bands, of validation: {said}." if said else f"{caption}."
+
+
+def _legend(figure: Figure, axis: Any, columns: int) -> None:
+    """Put an axis's legend below the figure; a group's name is no formula, whatever is in it."""
+    handles, labels = axis.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _range(comparison: Comparison) -> tuple[float, float]:
+    """Give limits that hold every run's accuracy with some air."""
+    rows = [row for group in comparison.groups for run in group.runs for row in run.rows]
+    values = [row[name] for row in rows for name in ("val/accuracy", "train/accuracy")]
+    air = 0.1 * (max(values) - min(values)) + 1e-3
+    return max(0.0, min(values) - air), min(1.0, max(values) + air)
+
+
+def _over_epochs(group: Group, metric: str) -> tuple[list[float], list[list[float]]]:
+    """Return the epochs that all runs of a group have, and the runs' values at each."""
+    by_epoch: dict[float, list[float]] = {}
+    for run in group.runs:
+        for row in run.rows:
+            by_epoch.setdefault(row["epoch"], []).append(row[metric])
+    epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(group.runs))
+    return epochs, [by_epoch[epoch] for epoch in epochs]
+
+
+def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:
+    """Draw test accuracy against heads, memory and costs, where the groups differ in them; give a caption too."""
+    axes_of = {name: title for name, title in _AXES.items() if len(_positions(comparison, name)) > 1}
+    if not axes_of:
+        return None
+    figure, axes = plt.subplots(
+        1, len(axes_of), figsize=(max(5.5, 3.7 * len(axes_of)), 4.4), sharey=True, layout="constrained", squeeze=False
+    )
+    arms = list(dict.fromkeys(_arm(group) for group in comparison.groups))
+    for axis, (name, title) in zip(axes[0], axes_of.items(), strict=True):
+        for i, arm in enumerate(arms):
+            groups = [group for group in comparison.groups if _arm(group) == arm]
+            points = [(x, group) for group in groups if (x := _position(group, name)) is not None]
+            if points:
+                _draw_arm(axis, points, plt.cm.tab10.colors[i % 10], _MARKERS[i % len(_MARKERS)], arm)
+        axis.set(xlabel=title, title=f"against {title}")
+        axis.set_xscale("log", base=2 if name.startswith("model.") else 10)
+        ticks = _ticks(_positions(comparison, name))
+        axis.set_xticks(ticks, [_short(tick) for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("test accuracy")
+    axes[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    _legend(figure, axes[0][-1], columns=4)
+    *first, last = axes_of.values()
+    caption = f"Test accuracy against {', '.join(first)}{' and ' * bool(first)}{last}"
+    counts = [len(group.runs) for group in comparison.groups]
+    said = metrics.spread_in_words(counts)
+    return figure, f"{caption}: means over the seeds; bars: {said}; small dots: single runs." if said else f"{caption}."
+
+
+def _ticks(positions: Iterable[float]) -> list[float]:
+    """Choose from the groups' own places on a logarithmic axis those whose labels do not run into one another."""
+    smallest, *rest = sorted(positions)
+    largest = max(rest)
+    gap = _APART * math.log(largest / smallest)
+    chosen = [smallest]
+    for place in rest[:-1]:
+        if min(math.log(place / chosen[-1]), math.log(largest / place)) >= gap:
+            chosen.append(place)
+    return [*chosen, largest]
+
+
+def _short(number: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _draw_arm(axis: Any, points: list[tuple[float, Group]], color: Any, marker: str, label: str) -> None:
+    """Draw the mean of each group over its runs, which show as dots, and how far these lie apart."""
+    points = sorted(points, key=lambda point: point[0])
+    xs = [x for x, _ in points]
+    values = [list(group.values("test/accuracy").values()) for _, group in points]
+    line = "-" if len(set(xs)) == len(xs) > 1 else "none"  # groups that cost the same are no curve
+    axis.plot(xs, [np.mean(some) for some in values], linestyle=line, marker=marker, color=color, label=label)
+    for x, some in zip(xs, values, strict=True):
+        if len(some) > 1:
+            axis.plot([x] * len(some), some, ".", color=color, alpha=0.5, markersize=5)
+            low, high = metrics.spread("accuracy", some)
+            axis.plot([x, x], [low, high], "-_", color=color, linewidth=1, markersize=9)
+
+
+def _arm(group: Group) -> str:
+    """Name what is drawn as one line: the group without what the axes show."""
+    fields = {field: value for field, value in group.by.items() if field not in _AXES and value is not None}
+    return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in fields.items()) or "runs"
+
+
+def _position(group: Group, name: str) -> float | None:
+    if not name.startswith("model."):
+        estimate = group.estimate(name)
+        return estimate.mean if estimate else None
+    values = {_slots(run.fields) if name == "model.memory_size" else run.fields[name] for run in group.runs}
+    return values.pop() if len(values) == 1 else None  # --by may put several into one group
+
+
+def _slots(fields: dict[str, Any]) -> int | None:
+    size = fields["model.memory_size"]
+    return fields["model.dim"] // fields["model.dim_coefficient"] if size == 0 else size
+
+
+def _positions(comparison: Comparison, name: str) -> set[float]:
+    return {x for group in comparison.groups if (x := _position(group, name)) is not None}
+
+
+def _colored(comparison: Comparison) -> list[tuple[Any, Group]]:
+    colors = plt.cm.tab20.colors if len(comparison.groups) > 10 else plt.cm.tab10.colors
+    return [(colors[i % len(colors)], group) for i, group in enumerate(comparison.groups)]

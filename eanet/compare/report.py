@@ -1,0 +1,153 @@
+"""A comparison as one HTML file that needs no server and no network."""
+
+import base64
+import collections
+import dataclasses
+import io
+import os
+import pathlib
+import urllib.parse
+from typing import Any
+
+import jinja2
+import matplotlib.pyplot as plt
+
+from eanet.compare import plots as comparison_plots
+from eanet.compare import table as comparison_table
+from eanet.compare.comparison import Comparison
+from eanet.compare.finding import finding
+
+_STYLES = {
+    "light": {"figure.facecolor": "#ffffff"},
+    "dark": {  # as the page's own colours
+        "figure.facecolor": "#16191d",
+        "axes.facecolor": "#16191d",
+        "text.color": "#dde1e6",
+        "axes.labelcolor": "#dde1e6",
+        "axes.edgecolor": "#8a929c",
+        "xtick.color": "#dde1e6",
+        "ytick.color": "#dde1e6",
+        "legend.facecolor": "#16191d",
+        "legend.edgecolor": "#8a929c",
+        "grid.color": "#8a929c",
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture in the styles light and dark, and what it shows in words."""
+
+    caption: str
+    svg: dict[str, bytes]
+
+
+def pictures(comparison: Comparison) -> dict[str, Picture]:
+    """Draw every picture as SVG; keys are file names without ending."""
+    drawn: dict[str, Picture] = {}
+    for style, colors in _STYLES.items():
+        # The salt and the missing date make the same comparison the same bytes.
+        with plt.rc_context(colors | {"svg.hashsalt": "eanet"}):
+            for name, (figure, caption) in comparison_plots.draw_all(comparison).items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format="svg", metadata={"Date": None})
+                plt.close(figure)
+                drawn.setdefault(name, Picture(caption, {})).svg[style] = buffer.getvalue()
+    return drawn
+
+
+def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -> str:
+    """Give the report, as a file in the directory out, from which it links to the runs.
+
+    Whatever comes from a run is escaped: a run named <script> stays text.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    groups = comparison.groups
+    first = groups[0].runs[0]
+    limited = any(run.fields["data.train_limit"] for group in groups for run in group.runs)
+    return environment.get_template("report.html.jinja").render(
+        comparison=comparison,
+        grids=[grid for grid in _grids(comparison) if grid.rows],
+        finding=finding(comparison),
+        pictures=[
+            (name, picture.caption, {style: _data_uri(svg) for style, svg in picture.svg.items()})
+            for name, picture in drawn.items()
+        ],
+        explanations=comparison_table.explanations(comparison),
+        differences=_differences(comparison),
+        runs=[(group, run, _link(run.workdir, out)) for group in groups for run in group.runs],
+        environments=_environments(comparison),
+        config={field: value for field, value in first.fields.items() if value is not None},
+        facts={
+            "data set": first.fields["data.name"],
+            "limit of training images": _common(comparison, "data.train_limit") if limited else "none",
+            "epochs": _common(comparison, "train.epochs"),
+            "test images": f"{len(first.labels):,}",
+            "groups": len(groups),
+            "runs": sum(len(group.runs) for group in groups),
+            "baseline": comparison.baseline.name,
+        },
+    )
+
+
+def _grids(comparison: Comparison) -> list[comparison_table.Grid]:
+    return [comparison_table.results(comparison), comparison_table.against_baseline(comparison)]
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
+    """Give the URL of a directory, relative to out, so that both can be moved together."""
+    try:
+        relative = pathlib.Path(os.path.relpath(directory, out.resolve()))
+    except ValueError:  # on two drives of Windows
+        return f"{directory.as_uri()}/"
+    return urllib.parse.quote(os.fsencode(relative.as_posix())) + "/"  # bytes: a name need not be UTF-8
+
+
+def _common(comparison: Comparison, field: str) -> str:
+    """Give a field's values over all runs."""
+    return ", ".join(sorted({str(run.fields[field]) for group in comparison.groups for run in group.runs}))
+
+
+def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """Give every field that is not the same in all groups, with its values in each."""
+    by = [*comparison.groups[0].by, *comparison.also_differ]
+    rows = []
+    for field in by:
+        values = [sorted({str(run.fields[field]) for run in group.runs}) for group in comparison.groups]
+        rows.append((field, ["–" if value == ["None"] else ", ".join(value) for value in values]))
+    return rows
+
+
+def _environments(comparison: Comparison) -> list[tuple[dict[str, str], list[str]]]:
+    """Give the different environments and the names of the runs that each had."""
+    seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for group in comparison.groups:
+        for run in group.runs:
+            seen.setdefault(tuple(_describe(run.environment).items()), []).append(run.name)
+    return [(dict(key), names) for key, names in seen.items()]
+
+
+def _describe(environment: dict[str, Any]) -> dict[str, str]:
+    git, versions = environment.get("git") or {}, environment.get("versions") or {}
+    devices = collections.Counter(environment.get("devices", []))
+    commit = str(git.get("commit") or "unknown")
+    if git.get("clean") is False:
+        commit += ", with changes that are not committed"
+    return {
+        "commit": commit,
+        "devices": ", ".join(f"{count} × {name}" for name, count in devices.items()),
+        "CPU cores": str(environment.get("cpus")),
+        "platform": str(environment.get("platform")),
+        "Python": str(environment.get("python")),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    }

@@ -1,0 +1,213 @@
+"""A comparison as tables: for a terminal, Markdown, CSV, and the report."""
+
+import csv
+import dataclasses
+import io
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from eanet import statistics
+from eanet.compare.comparison import Comparison, Group, Versus
+from eanet.compare.finding import finding
+from eanet.compare.finished_run import ACCURACIES, METRICS
+from eanet.statistics import Estimate
+
+WORDS = ("group", "test", "notes")  # columns of text; the others are numbers
+_WIDE = 160  # columns of a terminal that takes all of a table
+_WIDE_ONLY = tuple(
+    METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a table shows and what it is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: titles, and rows of cells."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+
+def results(comparison: Comparison) -> Grid:
+    """Give a row per group: mean ± 95% interval of every metric."""
+    groups = comparison.groups
+    metrics = [name for name in METRICS if any(group.estimate(name) for group in groups)]
+    rows = [
+        [_text(group.name), _number(len(group.runs), "d"), *(_estimated(group.estimate(m), m) for m in metrics)]
+        for group in groups
+    ]
+    titles = [METRICS[name] + (" %" if name in ACCURACIES else "") for name in metrics]
+    return Grid("Results", ["group", "n", *titles], rows)
+
+
+def against_baseline(comparison: Comparison) -> Grid:
+    """Give a row per group but the baseline: the difference in test accuracy and what may be said of it."""
+    columns = ["group", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
+    rows = []
+    for group in comparison.groups:
+        if group is comparison.baseline:
+            continue
+        versus = comparison.versus[group.name]
+        difference = versus.difference
+        n = difference.n[0] if difference.test == "paired t" else " and ".join(map(str, difference.n))
+        rows.append(
+            [
+                _text(group.name),
+                Cell(_plus_minus(100 * difference.mean, 100 * difference.half_width, "+.2f"), difference.mean),
+                _text(f"{difference.test}, n = {n}" if difference.test != "none" else "none"),
+                _p_value(versus.p_holm),
+                _p_value(versus.mcnemar_holm),
+                _number(100 * difference.detectable, ".2f"),
+                _text("; ".join(_notes(versus))),
+            ]
+        )
+    return Grid(f"Test accuracy against {comparison.baseline.name}", columns, rows)
+
+
+def explanations(comparison: Comparison) -> list[str]:
+    """Say how the numbers were made and what they leave open."""
+    level = f"{statistics.LEVEL:.0%}"
+    lines = [
+        f"± is a {level} Student t interval over seeds, given for accuracies and losses; they are without it where "
+        "n = 1 or nothing varies. An interval that reaches beyond 0 or 100% is cut there, and written with its ends. "
+        "All other columns are means.",
+        "Differences are paired by seed (paired t) where two seeds or more are shared, else Welch's t; p-values are "
+        "adjusted for the number of rows (Holm). McNemar's test asks of pairs of trained networks whether they are "
+        "right on the same test images (exact, twice the median over pairs, each direction by itself), the t test asks "
+        "about the methods. Intervals are not widened for the number of rows.",
+        f"Detectable: the smallest true difference that this n finds with {statistics.POWER:.0%} power at 5%.",
+        "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
+        "of the compiled training step, per image, on the device that ran it.",
+    ]
+    if any(len(group.runs) == 1 for group in comparison.groups):
+        lines.append(
+            "Some groups have n = 1: they get no interval and no p-value over seeds, because one run says nothing "
+            "about the spread between seeds. McNemar's p is then of one trained network against another, and says "
+            "nothing of the methods or of other seeds."
+        )
+    for field, values in comparison.also_differ.items():
+        lines.append(f"The runs also differ in {field}: {', '.join(map(str, values))}.")
+    return lines + comparison.notes
+
+
+def terminal(grid: Grid, width: int) -> Table:
+    """Format a grid for a terminal; one of less than 160 columns gets what matters most."""
+    shown = [i for i, column in enumerate(grid.columns) if width >= _WIDE or column not in _WIDE_ONLY]
+    table = Table(title=Text(grid.title), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column in (grid.columns[i] for i in shown):
+        if column in WORDS:
+            table.add_column(column, overflow="fold", min_width=12)
+        else:
+            table.add_column(column, justify="right", min_width=max(map(len, column.split())))
+    for row in grid.rows:
+        table.add_row(*(Text(row[i].text) for i in shown))
+    return table
+
+
+def markdown(comparison: Comparison, captions: Mapping[str, str] | None = None) -> str:
+    """Format the whole comparison as Markdown; captions are of the pictures beside it, by the names of their files."""
+    parts = ["# Comparison", _plain(finding(comparison))]
+    for grid in (results(comparison), against_baseline(comparison)):
+        if not grid.rows:
+            continue
+        lines = [grid.columns, ["---" if c in WORDS else "---:" for c in grid.columns]]
+        lines += [[_plain(cell.text) for cell in row] for row in grid.rows]
+        parts += [f"## {_plain(grid.title)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    parts.append("\n".join(f"- {_plain(line)}" for line in explanations(comparison)))
+    for name, caption in (captions or {}).items():
+        parts += [f"![{pathlib.Path(name).stem}]({name})", _plain(caption)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown would not show as it is: its own marks, and HTML, which it lets through."""
+    text = re.sub(r"[\\`*\[\]|]", r"\\\g<0>", text)
+    text = re.sub(r"&(?=#|\w+;)", "&amp;", text)
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """Format the comparison as CSV: unrounded, a row per group, accuracies as fractions."""
+    rows = []
+    for group in comparison.groups:
+        row: dict[str, Any] = {**group.by, "n": len(group.runs), "seeds": " ".join(str(run.seed) for run in group.runs)}
+        for metric in METRICS:
+            row |= _csv_estimate(metric, group)
+        versus = comparison.versus.get(group.name)
+        if versus:
+            row |= {"baseline": comparison.baseline.name, "test": versus.difference.test}
+            row |= {"difference": versus.difference.mean, "difference_half_width": versus.difference.half_width}
+            row |= {"p": versus.difference.p_value, "p_holm": versus.p_holm}
+            row |= {"mcnemar_p": versus.mcnemar, "mcnemar_p_holm": versus.mcnemar_holm}
+            row |= {"detectable": versus.difference.detectable, "notes": "; ".join(_notes(versus))}
+        rows.append({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()})
+    buffer = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _csv_estimate(metric: str, group: Group) -> dict[str, float]:
+    estimate = group.estimate(metric)
+    if estimate is None:
+        return {}
+    values = {"": estimate.mean, "_deviation": estimate.deviation, "_half_width": estimate.half_width}
+    return {f"{metric}{suffix}": value for suffix, value in values.items()}
+
+
+def _notes(versus: Versus) -> list[str]:
+    return [*filter(None, [versus.difference.why_no_test]), *versus.notes]
+
+
+def _estimated(estimate: Estimate | None, metric: str) -> Cell:
+    if estimate is None:
+        return Cell("–", math.nan)
+    if metric in ACCURACIES:
+        return Cell(_percent(estimate), estimate.mean)
+    if metric == "test/loss":
+        return Cell(_plus_minus(estimate.mean, estimate.half_width, ".3f"), estimate.mean)
+    return _number(
+        estimate.mean, {"mmac": ".1f" if estimate.mean >= 10 else ".3g", "activation_mib": ".3g"}.get(metric, ",.0f")
+    )
+
+
+def _percent(estimate: Estimate) -> str:
+    """Return an accuracy with its interval; one that is cut at 0 or 100% is not symmetric, and has its ends."""
+    mean, half_width = 100 * estimate.mean, 100 * estimate.half_width
+    if mean - half_width < 0 or mean + half_width > 100:
+        return f"{mean:.2f} ({100 * estimate.low:.2f} to {100 * estimate.high:.2f})"
+    return _plus_minus(mean, half_width, ".2f")
+
+
+def _plus_minus(mean: float, half_width: float, form: str) -> str:
+    if math.isnan(half_width) or half_width == 0:
+        return format(mean, form)
+    return f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
+
+
+def _p_value(p: float) -> Cell:
+    return Cell("–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}", p)
+
+
+def _number(value: float, form: str) -> Cell:
+    return Cell("–" if math.isnan(value) else format(value, form), value)
+
+
+def _text(text: str) -> Cell:
+    return Cell(text, text)
