@@ -19,7 +19,8 @@ for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
 
 import jax
 import pytest
-from wandb_server import WandbServer
+
+from helpers.wandb_server import WandbServer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -48,7 +49,7 @@ def _synthetic_tfds(tmp_path_factory, file_format):
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("preparing a TFDS data set needs TensorFlow, which is not installed")
     directory = tmp_path_factory.mktemp(f"tfds-{file_format}")
-    script = pathlib.Path(__file__).with_name("synthetic.py")
+    script = pathlib.Path(__file__).with_name("helpers") / "synthetic.py"
     made = subprocess.run([sys.executable, script, directory, file_format], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     return directory

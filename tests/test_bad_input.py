@@ -7,8 +7,9 @@ import time
 
 import pytest
 import yaml
-from bad_commands import DIGITS, FIELDS, GRID, MAIN, OTHERS, SWEEP_FILES, TOGETHER, prepare
-from commands import ROOT, Commands, snapshot
+
+from helpers.bad_commands import DIGITS, FIELDS, GRID, MAIN, OTHERS, SWEEP_FILES, TOGETHER, prepare
+from helpers.commands import ROOT, Commands, snapshot
 
 _SECONDS = 10
 

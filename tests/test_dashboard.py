@@ -12,11 +12,11 @@ import threading
 import urllib.parse
 
 import pytest
-from tiny import tiny_config
 
 from eanet import cli, dashboard, train
 from eanet.config import rules as config
 from eanet.model import vision_transformer as model
+from helpers.tiny import tiny_config
 
 SNAPSHOT = pathlib.Path(__file__).with_name("dashboard.json")
 KEY = {"WANDB_API_KEY": "0" * 40}

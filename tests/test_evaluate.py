@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from tiny import tiny_config
 
 from eanet import evaluate, train
 from eanet.errors import UserError
 from eanet.training import metrics
+from helpers.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import jax
 import keras
 import numpy as np
 import pytest
-from keras_reference import counterpart, keras_ranks, randomize  # noqa: F401
 
 from benchmarks.keras_model import PatchEmbedding, build
 from benchmarks.sizes import Sizes
 from eanet.errors import UserError
 from eanet.keras_weights import from_keras, to_keras
+from helpers.keras_reference import counterpart, keras_ranks, randomize  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("keras_ranks")
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from tiny import tiny_config
 
 from eanet import cli, train
+from helpers.tiny import tiny_config
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _DIGITS = "--config=configs/digits.py"

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run
 
 from eanet import cli
 from eanet.compare import __main__ as compare
@@ -16,6 +15,7 @@ from eanet.compare import plots as comparison_plots
 from eanet.compare import table as comparison_table
 from eanet.run import curves
 from eanet.training.members import Member
+from helpers.finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SOURCES = [

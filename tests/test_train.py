@@ -9,7 +9,6 @@ import signal
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
 
 from eanet import train
 from eanet.compare import finished_run
@@ -19,6 +18,7 @@ from eanet.errors import UserError
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import sharding
 from eanet.training.trainer import Group
+from helpers.tiny import tiny_config
 
 
 def _rows(workdir):

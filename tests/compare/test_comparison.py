@@ -1,0 +1,341 @@
+"""Groups of runs and their numbers against scipy's, from synthetic records and from two real runs."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eanet import train
+from eanet.compare import finished_run
+from eanet.compare import table as comparison_table
+from eanet.errors import UserError
+from helpers.finished_runs import (
+    ARMS,
+    answers,
+    change_json,
+    make_config,
+    read_comparison,
+    write_arm,
+    write_arms,
+    write_run,
+)
+from helpers.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def three_arms(tmp_path_factory):
+    """A directory of runs: external and self-attention with common seeds, no attention with seeds of its own."""
+    return write_arms(tmp_path_factory.mktemp("arms"))
+
+
+def test_groups_are_named_by_the_fields_in_which_runs_differ(three_arms):
+    result = read_comparison(three_arms)
+    assert [group.name for group in result.groups] == ["attention=external", "attention=none", "attention=self"]
+    assert [[run.seed for run in group.runs] for group in result.groups] == [[0, 1, 2], [10, 11, 12, 13], [0, 1, 2]]
+    assert result.baseline is result.groups[0] and not result.notes
+    assert result.also_differ == {"model.projection_dropout": [0.0, 0.2]}  # follows from the attention, and is said
+    assert "The runs also differ in model.projection_dropout: 0.0, 0.2." in comparison_table.explanations(result)
+
+
+def test_fields_without_effect_do_not_split_groups(tmp_path):
+    """Self-attention has no memories, external attention no head_dim; where a run is logged does not matter."""
+    write_arm(tmp_path / "a", "vit", {0: 0.4}, model__memory_size=16)
+    write_arm(tmp_path / "b", "vit", {1: 0.4}, model__memory_size=32, model__share_memories=True, data__dir="/there")
+    write_arm(tmp_path / "c", "none", {0: 0.4}, model__num_heads=2, model__attention_dropout=0.1)
+    write_arm(tmp_path / "d", "none", {1: 0.4}, model__num_heads=8, wandb__group="x", checkpoint__keep=5)
+    assert [group.name for group in read_comparison(tmp_path).groups] == ["attention=none", "attention=self"]
+    write_arm(tmp_path / "e", "eanet", {0: 0.4}, model__memory_size=16, model__head_dim=64)
+    write_arm(tmp_path / "f", "eanet", {0: 0.4}, model__memory_size=128, model__head_dim=16)
+    names = [group.name for group in read_comparison(tmp_path).groups]
+    external = [f"attention=external, memory_size={size}" for size in (16, 128)]  # by size and not by text
+    assert names == [*external, "attention=none", "attention=self"]
+
+
+def test_by_chooses_the_fields(tmp_path):
+    for heads, first in ((2, 0), (4, 10)):
+        write_arm(tmp_path / str(heads), "eanet", {first: 0.4, first + 1: 0.41}, model__num_heads=heads)
+    write_arm(tmp_path / "self", "vit", {0: 0.39})
+    result = read_comparison(tmp_path, by=["model.attention"])
+    assert [(group.name, len(group.runs)) for group in result.groups] == [
+        ("attention=external", 4),
+        ("attention=self", 1),
+    ]
+    assert result.also_differ["model.num_heads"] == [2, 4]
+    assert [group.name for group in read_comparison(tmp_path, by=["model.memory_size"]).groups] == [
+        "memory_size=0",
+        "memory_size=–",
+    ]
+    assert len(read_comparison(tmp_path / "2", by=["wandb.tags"]).groups) == 1  # a list, once it has been through JSON
+    for by in ("model.heads", "seed"):
+        with pytest.raises(UserError, match=f"--by: '{by}'; accepted"):
+            read_comparison(tmp_path, by=[by])
+    write_arm(tmp_path / "8", "eanet", {0: 0.4}, model__num_heads=8)  # a second run with seed 0
+    with pytest.raises(UserError, match="same seed, but differ in model.num_heads; add it to --by"):
+        read_comparison(tmp_path, by=["model.attention"])
+
+
+@pytest.mark.parametrize(
+    "field, value", [("data__name", "cifar10"), ("data__validation_fraction", 0.1), ("data__eval_limit", 400)]
+)
+def test_other_data_or_splits_are_refused(tmp_path, field, value):
+    (one,) = write_arm(tmp_path / "a", "eanet", {0: 0.4})
+    (other,) = write_arm(tmp_path / "b", "vit", {0: 0.4}, **{field: value})
+    with pytest.raises(UserError) as refused:
+        read_comparison(tmp_path)
+    message = str(refused.value)
+    assert one.name in message and other.name in message and repr(value) in message
+    assert f"config.{field.replace('__', '.')}" in message
+
+
+def test_a_limit_of_evaluation_is_said(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4}, data__eval_limit=400)
+    assert (
+        "Validated and tested on the first 400 images of each split only (data.eval_limit)."
+        in read_comparison(tmp_path).notes
+    )
+
+
+def test_other_test_images_are_refused(tmp_path):
+    for name, images in (("short", 390), ("long", 400)):
+        write_run(tmp_path / name, make_config(seed=images), answers(0.4, 0, images))
+    with pytest.raises(UserError, match=r"(short and long|long and short) were tested on different images"):
+        read_comparison(tmp_path)
+
+
+def test_a_run_made_twice_counts_once(tmp_path):
+    config = make_config()
+    for name in ("a", "b"):
+        write_run(tmp_path / name, config, answers(0.4, 0))
+    write_run(tmp_path / "c", config, answers(0.5, 0))
+    result = read_comparison(tmp_path)
+    assert [[run.workdir.name for run in group.runs] for group in result.groups] == [["a"]]
+    said = ["b repeats a, with the same accuracies, and counts once.", "c repeats a, with OTHER accuracies, and counts"]
+    assert len(result.notes) == 2 and all(note.startswith(text) for note, text in zip(result.notes, said, strict=True))
+    assert result.groups[0].name == "all runs"
+    runs, _ = finished_run.find_runs([tmp_path, tmp_path / "a", tmp_path / "a" / ".." / "b"])
+    assert len(runs) == 3  # a directory that is named twice is read once
+
+
+def test_unfinished_runs_are_left_out(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4})
+    (unfinished,) = write_arm(tmp_path, "vit", {0: 0.4})
+    (unfinished / "results.json").unlink()
+    (unfinished / "predictions.npz").unlink()
+    result = read_comparison(tmp_path)
+    assert len(result.groups) == 1 and result.notes == [f"{unfinished.name} is not finished and was left out."]
+    with pytest.raises(UserError, match="no finished run under"):
+        finished_run.find_runs([unfinished])
+
+
+def _object_array(path):
+    np.savez(path, accuracy=np.array([_Harmful(path.with_name("harmed"))], object), label=[0], class_name=["a"])
+
+
+def _change_npz(path, **arrays):
+    np.savez(path, **dict(np.load(path, allow_pickle=False)) | arrays)
+
+
+class _Harmful:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return (open, (str(self._path), "w"))
+
+
+_DAMAGE = {
+    "predictions.npz": {
+        "empty": lambda path: path.write_bytes(b""),
+        "cut short": lambda path: path.write_bytes(path.read_bytes()[:-300]),
+        "overwritten": lambda path: path.write_bytes(path.read_bytes()[:120] + bytes(80) + path.read_bytes()[200:]),
+        "not an archive": lambda path: path.write_bytes(b"no archive at all"),
+        "one array": lambda path: np.save(path.open("wb"), np.zeros(3)),
+        "missing": lambda path: path.unlink(),
+        "older": lambda path: np.savez(path, accuracy=np.ones(3), label=np.zeros(3, int)),
+        "pickled": _object_array,
+        "of text": lambda path: _change_npz(path, accuracy=np.array(["right"] * 400)),
+        "a label too many": lambda path: _change_npz(path, label=np.zeros(401, int)),
+        "a label of no class": lambda path: _change_npz(path, label=np.full(400, 10)),
+        "numbers for names": lambda path: _change_npz(path, class_name=np.arange(10)),
+        "a prediction of no class": lambda path: _change_npz(path, predicted=np.full(400, 10)),
+        "a superclass of no name": lambda path: _change_npz(
+            path, superclass_name=np.array(["a"]), superclass_of=np.ones(10, int)
+        ),
+        "superclasses of no class": lambda path: _change_npz(path, superclass_name=np.array(["a", "b"])),
+    },
+    "results.json": {
+        "cut short": lambda path: path.write_text(path.read_text()[:40]),
+        "a list": lambda path: path.write_text("[1, 2]"),
+        "no accuracy": lambda path: change_json(path, **{"test/accuracy": None}),
+        "text for a number": lambda path: change_json(path, **{"test/loss": "low"}),
+        "text for seconds": lambda path: change_json(path, seconds_train="long"),
+    },
+    "config.json": {
+        "empty object": lambda path: path.write_text("{}"),
+        "cut short": lambda path: path.write_text('{"seed": 0,'),
+        "older": lambda path: change_json(path, seed=None),
+        "dots in names": lambda path: path.write_text('{"model.dim": 64}'),
+    },
+    "metrics.jsonl": {
+        "no JSON": lambda path: path.write_text("{]\n"),
+        "numbers": lambda path: path.write_text("1\n2\n"),
+        "no curve": lambda path: path.write_text('{"epoch": 1, "val/loss": 1.0}\n'),
+        "missing": lambda path: path.unlink(),
+    },
+    "environment.json": {
+        "a list": lambda path: path.write_text("[1]"),
+        "a commit alone": lambda path: change_json(path, git="f00d"),
+        "numbers for devices": lambda path: change_json(path, devices=[1, 2]),
+    },
+}
+
+
+@pytest.mark.parametrize("file, how", [(file, how) for file, damage in _DAMAGE.items() for how in damage])
+def test_a_damaged_run_is_one_line(tmp_path, file, how):
+    (workdir,) = write_arm(tmp_path, "eanet", {0: 0.4})
+    finished_run.find_runs([tmp_path])  # before the damage
+    _DAMAGE[file][how](workdir / file)
+    with pytest.raises(UserError) as refused:
+        finished_run.find_runs([tmp_path])
+    assert workdir.name in str(refused.value) and refused.value.exit_code == 1
+    assert not (workdir / "harmed").exists()
+
+
+def test_directories_without_runs_are_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for missing in ("nowhere", "file"):
+        with pytest.raises(UserError, match=f"{missing} is no directory; accepted"):
+            finished_run.find_runs([tmp_path / missing])
+    with pytest.raises(UserError, match="no finished run under"):
+        finished_run.find_runs([tmp_path])
+
+
+def test_the_baseline_is_found_by_its_fields(tmp_path):
+    for heads in (2, 4):
+        for arm in ("eanet", "vit"):
+            write_arm(tmp_path, arm, {0: 0.4, 1: 0.42}, model__num_heads=heads)
+    result = read_comparison(tmp_path, baseline="model.attention=self,model.num_heads=4")
+    assert result.baseline.by == {"model.attention": "self", "model.num_heads": 4}
+    assert sorted(result.versus) == sorted(group.name for group in result.groups if group is not result.baseline)
+    for text, count in (("model.attention=self", 2), ("model.num_heads=3", 0), ("model.heads=4", 0), ("self", 0)):
+        with pytest.raises(UserError, match=f"--baseline={text} fits {count} groups; accepted.*attention=self"):
+            read_comparison(tmp_path, baseline=text)
+
+
+def test_a_groups_numbers_are_scipys(three_arms):
+    group = read_comparison(three_arms).groups[2]
+    values = list(ARMS["vit"].values())
+    estimate = group.estimate("test/accuracy")
+    assert group.values("test/accuracy") == pytest.approx(ARMS["vit"])
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (estimate.mean - estimate.half_width, estimate.mean + estimate.half_width) == pytest.approx((low, high))
+    assert group.estimate("val/accuracy").mean == pytest.approx(1.1 * np.mean(values))  # as the records have it
+    assert 72 < group.estimate("seconds").mean < 73  # compiling, training and evaluation
+    assert group.estimate("parameters").mean == 623_268
+
+
+def _mcnemar(one, other):
+    """Test the answers of two runs as they lie on disk."""
+    a, b = (np.load(run.workdir / "predictions.npz")["accuracy"] == 1 for run in (one, other))
+    return stats.binomtest(int((a & ~b).sum()), int((a != b).sum())).pvalue
+
+
+def test_differences_are_scipys(three_arms):
+    result = read_comparison(three_arms)
+    external, none, self_attention = result.groups
+    paired, welch = result.versus["attention=self"], result.versus["attention=none"]
+    reference = stats.ttest_rel(list(ARMS["vit"].values()), list(ARMS["eanet"].values()))
+    assert (paired.difference.test, paired.difference.n) == ("paired t", (3, 3))
+    low, high = reference.confidence_interval(0.95)
+    assert paired.difference.mean == pytest.approx((low + high) / 2)
+    assert paired.difference.half_width == pytest.approx((high - low) / 2)
+    unpaired = stats.ttest_ind(list(ARMS["none"].values()), list(ARMS["eanet"].values()), equal_var=False)
+    assert (welch.difference.test, welch.difference.n) == ("Welch t", (4, 3))
+    assert (paired.difference.p_value, welch.difference.p_value) == pytest.approx((reference.pvalue, unpaired.pvalue))
+    assert unpaired.pvalue < reference.pvalue  # so Holm doubles the former
+    assert welch.p_holm == pytest.approx(2 * unpaired.pvalue)
+    assert paired.p_holm == pytest.approx(max(2 * unpaired.pvalue, reference.pvalue))
+    # With a true difference of this size the noncentral t test has 80% power.
+    error = paired.difference.half_width / stats.t.ppf(0.975, 2)
+    power = stats.nct.sf(stats.t.ppf(0.975, 2), 2, paired.difference.detectable / error)
+    assert power == pytest.approx(0.8, abs=1e-6)
+    for versus, group in ((paired, self_attention), (welch, none)):
+        pairs = list(zip(group.runs, external.runs, strict=False))  # by seed, or in their order
+        expected = min(1, 2 * np.median([_mcnemar(*pair) for pair in pairs]))
+        assert len(pairs) == 3 and versus.mcnemar == pytest.approx(expected)
+    assert welch.mcnemar < paired.mcnemar
+    assert welch.mcnemar_holm == pytest.approx(2 * welch.mcnemar)
+    assert paired.mcnemar_holm == pytest.approx(max(2 * welch.mcnemar, paired.mcnemar))
+
+
+def test_images_are_compared_between_runs_of_one_seed(tmp_path):
+    """Networks of one seed agree on every image, and a later seed is right on more than an earlier one."""
+    for arm, seeds in (("eanet", (0, 1, 2)), ("vit", (1, 2, 3))):
+        for seed in seeds:
+            write_run(tmp_path / f"{arm}{seed}", make_config(arm, seed=seed), np.arange(400) < 100 * seed + 50)
+    versus = read_comparison(tmp_path).versus["attention=self"]
+    assert versus.mcnemar == 1
+    assert versus.difference.test == "none" and "do not vary" in versus.difference.why_no_test
+
+
+def test_networks_that_err_in_opposite_directions_are_no_evidence(tmp_path):
+    """Seed 0 gains what seed 1 loses, on many images: McNemar over the pairs must not call that a difference."""
+    low, high = np.arange(400) < 120, np.arange(400) < 200
+    for arm, rights in (("eanet", (low, high)), ("vit", (high, low))):
+        for seed, correct in enumerate(rights):
+            write_run(tmp_path / f"{arm}{seed}", make_config(arm, seed=seed), correct)
+    versus = read_comparison(tmp_path).versus["attention=self"]
+    assert versus.difference.mean == 0 and versus.mcnemar == 1
+
+
+def test_one_run_an_arm_is_compared_image_by_image(tmp_path):
+    """McNemar's test is of two networks, and needs no more than them; the methods need seeds."""
+    write_arm(tmp_path, "eanet", {0: 0.4})
+    write_arm(tmp_path, "vit", {0: 0.6})
+    result = read_comparison(tmp_path)
+    (versus,) = result.versus.values()
+    assert versus.mcnemar == versus.mcnemar_holm == pytest.approx(_mcnemar(*(g.runs[0] for g in result.groups)))
+    assert 0 < versus.mcnemar < 0.001 and np.isnan(versus.p_holm)
+    assert "McNemar's p is of two networks, not of the methods" in versus.notes
+
+
+def test_one_run_is_paired_with_the_run_of_its_seed(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"eanet{seed}", make_config("eanet", seed=seed), np.arange(400) < 100 + 100 * seed)
+    write_run(tmp_path / "vit", make_config("vit", seed=1), np.arange(400) < 200)
+    assert read_comparison(tmp_path).versus["attention=self"].mcnemar == 1  # seed 0 is right on half as many
+
+
+@pytest.mark.parametrize("metric", ["parameters", "mmac"])
+def test_costs_that_are_not_matched_are_noted(tmp_path, metric):
+    costs = {"eanet": 1000, "vit": 1099, "none": 1101}
+    for arm, value in costs.items():
+        for workdir in write_arm(tmp_path, arm, {0: 0.4, 1: 0.41}):
+            change_json(workdir / "results.json", **{"parameters": 1000, "mmac": 1000} | {metric: value})
+    versus = read_comparison(tmp_path).versus
+    title = {"parameters": "parameters", "mmac": "MMAC"}[metric]
+    assert versus["attention=self"].notes == []
+    assert versus["attention=none"].notes == [f"not matched: {title} 1.10× the baseline's"]
+    versus = read_comparison(tmp_path, baseline="model.attention=none").versus  # 9.2% less, and 0.2%
+    assert versus["attention=external"].notes == versus["attention=self"].notes == []
+
+
+def test_real_runs_are_read_and_compared(tmp_path):
+    """Also: the synthetic runs of the other tests have the files and the names of real ones."""
+    results = {seed: train.train(tiny_config(seed=seed, train__epochs=1), tmp_path / f"{seed}") for seed in (0, 1)}
+    result = read_comparison(tmp_path)
+    (group,) = result.groups
+    assert group.values("test/accuracy") == {seed: result["test/accuracy"] for seed, result in results.items()}
+    assert [np.mean(run.correct) for run in group.runs] == pytest.approx([r["test/accuracy"] for r in results.values()])
+    assert group.runs[0].class_names == tuple("0123456789") and len(group.runs[0].rows) == 1
+    real, synthetic = tmp_path / "0", write_run(tmp_path / "made", make_config("digits"), answers(0.4, 0))
+    for name in ("config.json", "results.json", "environment.json"):
+        one, other = (json.loads((workdir / name).read_text()).keys() for workdir in (real, synthetic))
+        assert list(one) == list(other), name
+    one, other = ({k: v.dtype.kind for k, v in np.load(d / "predictions.npz").items()} for d in (real, synthetic))
+    assert one == other
+    one, other = (json.loads((d / "metrics.jsonl").read_text().splitlines()[-1]) for d in (real, synthetic))
+    assert one.keys() == other.keys()

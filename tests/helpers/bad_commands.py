@@ -1,0 +1,343 @@
+"""What is wrong with commands, and what the line that refuses them must hold."""
+
+import pathlib
+
+import yaml
+
+from configs import digits
+from eanet.run.record import Record
+from helpers.commands import ROOT
+from helpers.finished_runs import write_arm
+
+DIGITS = f"--config={ROOT}/configs/digits.py"
+_A, _IS_TEXT = "accepted: ", "text in one line"
+_WHOLE, _RATE = "a whole number from", "a number from 0 to below 1"
+
+# Fields of the configuration with a value that they do not take, and what is said to be accepted.
+FIELDS = [
+    *[(f"seed={value}", f"{_WHOLE} 0 to 4294967295") for value in ("-1", "4294967296", "1.5", "1e3", "x", "", "True")],
+    *[(f"seed={value}", f"{_WHOLE} 0") for value in ("9" * 5000, "٣.", "0x1g", "nan", "--1", "(1,)")],
+    *[(f"num_seeds={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-3", "1025", "two")],
+    *[(f"seeds_per_call={value}", f"{_WHOLE} 0") for value in ("-1", "1000001", "0.5")],
+    *[(f"init_from={value}", "a .keras or .weights.h5 file of the Keras example") for value in ("a\nb", "\x1b[31m")],
+    ("data.name=", f"{_IS_TEXT} that is not empty"),
+    ("data.name=two\nlines", f"{_IS_TEXT} that is not empty"),
+    ("data.dir=\x1b[31m", _IS_TEXT),
+    ("data.dir=\udcff", _IS_TEXT),
+    *[
+        (f"data.validation_fraction={value}", "a number above 0 and below 1")
+        for value in ("0", "1", "-0.1", "nan", "2")
+    ],
+    *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
+    ("data.eval_limit=-1", f"{_WHOLE} 0"),
+    ("guard.loss=0.5", "a number from 1"),
+    *[(f"model.attention={value}", "external or self or none") for value in ("linear", "", "External", "0")],
+    *[(f"model.patch_size={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-2", "1025", "2.0")],
+    *[(f"model.dim={value}", f"{_WHOLE} 1 to 16384") for value in ("0", "-64", "16385", "sixty", "inf")],
+    *[(f"model.depth={value}", f"{_WHOLE} 0 to 1000") for value in ("-1", "1001")],
+    *[(f"model.mlp_dim={value}", f"{_WHOLE} 1 to 65536") for value in ("0", "65537")],
+    *[(f"model.num_heads={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-4", "2000")],
+    ("model.head_dim=-1", f"{_WHOLE} 0 to 16384"),
+    ("model.dim_coefficient=0", f"{_WHOLE} 1 to 1024"),
+    *[(f"model.memory_size={value}", f"{_WHOLE} 0 to 65536") for value in ("-1", "65537")],
+    ("model.normalization=softmax", "double or tokens or slots"),
+    *[(f"model.memory_bias={value}", "True or False") for value in ("maybe", "2", "")],
+    *[(f"model.attention_dropout={value}", _RATE) for value in ("1", "1.0", "-0.1", "nan", "inf", "half")],
+    ("model.projection_dropout=1", _RATE),
+    ("model.mlp_dropout=1.5", _RATE),
+    ("model.gelu=exact", "tanh or erf"),
+    ("model.pool=max", "mean or cls"),
+    ("model.dtype=float64", "float32 or bfloat16"),
+    ("augment.rotation=0.6", "a number from 0 to 0.5"),
+    ("augment.contrast=1", _RATE),
+    ("augment.zoom=-inf", _RATE),
+    ("augment.flip=2", "True or False"),
+    *[(f"optimizer.learning_rate={value}", "a number above 0") for value in ("0", "-1", "nan", "inf", "1e4", "fast")],
+    *[(f"optimizer.weight_decay={value}", "a number from 0 to 1000") for value in ("-1e-4", "nan", "1e400")],
+    ("optimizer.variant=sgd", "optax or keras"),
+    ("optimizer.decay_mask=none", "all or kernels"),
+    ("optimizer.schedule=linear", "constant or cosine"),
+    ("optimizer.warmup_epochs=-1", "a number from 0"),
+    ("optimizer.clip_norm=nan", "a number from 0"),
+    *[(f"train.batch_size={value}", f"{_WHOLE} 1 to 1000000") for value in ("0", "-64", "1000001", "64.0")],
+    ("train.microbatch=-1", f"{_WHOLE} 0"),
+    *[(f"train.epochs={value}", f"{_WHOLE} 1 to 1000000") for value in ("0", "-1", "1e6", "1000001")],
+    *[(f"train.label_smoothing={value}", _RATE) for value in ("1", "nan")],
+    ("train.steps_per_call=-1", f"{_WHOLE} 0"),
+    ("guard.zeros=1.5", "a number from 0 to 1"),
+    ("guard.input_difference=-1", "a number from 0"),
+    ("checkpoint.every_epochs=0", f"{_WHOLE} 1"),
+    ("checkpoint.keep=0", f"{_WHOLE} 1"),
+    ("wandb.mode=on", "auto or online or offline or disabled"),
+    ("wandb.project=", f"{_IS_TEXT} that is not empty"),
+    ("wandb.group=a\nb", _IS_TEXT),
+    ("wandb.tags=('',)", "a tuple of texts"),
+    ("wandb.tags=(1,)", "a tuple of texts"),
+    *[(f"vary.learning_rate={value}", "a tuple of different values") for value in ("(1e-3,1e-3)", "(0,)", "('a',)")],
+    *[(f"vary.mlp_dropout={value}", "a tuple of different values") for value in ("(1.0,)", "(0.1,(0.2,))", "(((")],
+    (f"vary.weight_decay=(1{'0' * 400},)", "a tuple of different values"),
+    (f"vary.weight_decay={'(' * 5000}", "a tuple of different values"),
+]
+
+# Overrides of configs/digits.py (1,149 training images of 8×8), and all that the line must hold.
+TOGETHER = [
+    (["model.num_heads=3"], ["config.model.num_heads=3", "config.model.dim=32"]),
+    (["model.dim_coefficient=5"], ["config.model.dim_coefficient=5", "config.model.dim=32"]),
+    (["model.attention=self", "model.head_dim=0", "model.num_heads=5"], ["num_heads=5", "dim=32"]),
+    (["train.microbatch=48"], ["config.train.microbatch=48", "config.train.batch_size=64"]),
+    (["model.patch_size=3"], ["config.model.patch_size=3", "8×8"]),
+    (["model.patch_size=16"], ["config.model.patch_size=16", "8×8"]),
+    (["train.batch_size=1150"], ["config.train.batch_size=1150", "accepted: at most 1149"]),
+    (["data.train_limit=63"], ["config.train.batch_size=64", "accepted: at most 63"]),
+    (["data.eval_limit=361"], ["config.data.eval_limit=361", "accepted: 0 (all) to 360"]),
+    (["data.train_limit=1150"], ["config.data.train_limit=1150", "accepted: 0 (all) to 1149"]),
+    (["data.validation_fraction=0.9999"], ["config.data.validation_fraction=0.9999", "1437", "empty"]),
+    (["data.validation_fraction=1e-20"], ["config.data.validation_fraction=1e-20", "1437", "empty"]),
+    (["seed=4294967295", "num_seeds=2"], ["config.num_seeds=2", "config.seed=4294967295", _A]),
+    (["num_seeds=1024", "vary.weight_decay=(0.0,1.0)"], ["config.num_seeds=1024", "2048", "accepted: at most 1024"]),
+    (["optimizer.warmup_epochs=41"], ["config.optimizer.warmup_epochs=41", "config.train.epochs=40"]),
+    (["model.attention=none", "vary.attention_dropout=(0.1,)"], ["config.vary.attention_dropout", "none"]),
+    (["data.name=no_such_set"], ["config.data.name=no_such_set", "accepted: digits or a TFDS data set"]),
+    (["data.name=../digits"], ["config.data.name=../digits", "accepted: digits or a TFDS data set"]),
+    (["data.name=huggingface:mnist"], ["config.data.name=huggingface:mnist", _A]),
+    (["data.name=" + "x" * 100_000], ["config.data.name=xxx", "accepted: digits or a TFDS data set"]),
+    (["data.name=cifar100", "data.dir=file"], ["config.data.dir=file", "is a file; accepted: a TFDS directory"]),
+    (["data.name=cifar100", "data.dir=file/deep"], ["config.data.dir=file/deep", "is a file; accepted"]),
+    (["model.dim=16384", "model.depth=1000", "model.mlp_dim=65536"], ["dim=16384, depth=1000", "accepted: sizes that"]),
+    (["model.dim=16384", "model.depth=20", "num_seeds=1024"], ["dim=16384", "1024 times", "accepted: sizes that"]),
+    (
+        ["model.memory_size=65536", "model.num_heads=32", "model.dim_coefficient=1024", "model.depth=1000"],
+        ["config.model", "num_heads=32", "GiB", "accepted: sizes that"],
+    ),
+    (
+        ["model.attention=self", "model.num_heads=1024", "model.head_dim=16384", "model.dim=16384"],
+        ["config.model", "num_heads=1024", "GiB", "accepted: sizes that"],
+    ),
+    (
+        [
+            "model.attention=self",
+            "model.patch_size=1",
+            "model.num_heads=1024",
+            "model.depth=1000",
+            "train.microbatch=1000",
+            "train.batch_size=1000",
+        ],
+        ["config.model", "1000 images", "accepted: sizes that"],
+    ),
+    (["init_from=nothing.keras"], ["config.init_from=nothing.keras: no such file or directory", "accepted: a .keras"]),
+    (["init_from=file"], ["config.init_from=file: accepted are .keras and .weights.h5 files", _A]),
+    (
+        ["init_from=noise.keras"],
+        ["config.init_from=noise.keras: not a readable Keras weights file", "accepted: a .keras"],
+    ),
+    (["init_from=noise.weights.h5"], ["config.init_from=noise.weights.h5: not a readable Keras weights file", _A]),
+    (["init_from=."], ["config.init_from=.: there is no config.json of a run", "accepted: a .keras"]),
+    (["init_from=other"], ["config.init_from=other: there is no checkpoint in", "accepted: a .keras"]),
+    (["init_from=other/checkpoints/8"], ["config.init_from=other/checkpoints/8: no such file or directory", _A]),
+    (["init_from=wrong"], ["config.init_from=wrong:", "config.model.dim='64'", "accepted: a .keras"]),
+    (["init_from=list"], ["config.init_from=list:", "holds no configuration", "accepted: a .keras"]),
+    (["init_from=" + "x" * 300], ["config.init_from=xxx", "too long", "accepted: a .keras"]),
+    (["model.num_head=2"], ["config.model.num_head: no such field; did you mean config.model.num_heads?"]),
+    (["model=3"], ["config.model: no such field"]),
+    (["nothing.at.all=3"], ["config.nothing.at.all: no such field; --help"]),
+    (["__class__=3"], ["config.__class__: no such field; --help"]),
+]
+
+# Command lines of main.py as a whole.
+MAIN = [
+    ([], ["--config is missing", _A]),
+    (["--config="], ["--config=: no such file", _A]),
+    (["--config=\x1b[31m\udcff.py"], [r"--config=\x1b[31m\udcff.py: no such file", _A]),
+    (["--config=nothing.py"], ["--config=nothing.py: no such file", _A]),
+    (["--config=."], ["--config=.: no such file", _A]),
+    (["--config=noise"], ["--config", "noise", "cannot be read"]),
+    (["--config=empty.py"], ["--config", "get_config"]),
+    (["--config=number.py"], ["--config", "cannot be read"]),
+    (["--config=tuple.py"], ["--config", "cannot be read"]),
+    (
+        ["--config=raises.py"],
+        ["raises.py, line 6, raise ValueError('on purpose'): ValueError: on purpose"],
+    ),
+    (["--config=set.py"], ["config.seed={1, 2}", f"{_A}{_WHOLE} 0"]),
+    (["--config=missing.py"], ["config.model", "is missing", _A]),
+    (["--config=extra.py"], ["config.model.width=3: no such field"]),
+    ([f"{DIGITS}:argument"], ["digits.py:argument", "cannot be read"]),
+    ([f"--config={ROOT}/configs/reproduction.py:keras4"], ["'keras4'", "accepted: keras2021, keras3, vit2021, vit3"]),
+    ([f"--config={ROOT}/configs/vit.py:4x"], ["vit.py:4x", "accepted: HEADSxWIDTH"]),
+    ([f"--config={ROOT}/configs/vit.py:99999x1"], ["config.model.num_heads=99999", _A]),
+    ([DIGITS, "more"], ["unexpected 'more'", "--flag=value"]),
+    ([DIGITS, "two\nlines"], [r"unexpected 'two\nlines'", "--flag=value"]),
+    ([DIGITS, "--wordkir=x"], ["wordkir", "--help"]),
+    ([DIGITS, "--config.seed"], ["config.seed", _A]),
+    ([DIGITS, "--workdir=file"], ["--workdir=file is a file", "accepted: a directory, existing or new"]),
+    ([DIGITS, "--workdir=file/run"], ["--workdir=file/run", "is a file; accepted: a directory, existing or new"]),
+    ([DIGITS, "--workdir=" + "x" * 300], ["--workdir=xxx", "too long", "accepted: a directory"]),
+    ([DIGITS, "--workdir=a\tb"], [r"--workdir='a\tb'", "accepted: a directory"]),
+    ([DIGITS, "--workdir=\udcff"], ["--workdir", "accepted: a directory"]),
+    ([DIGITS, "--workdir=other"], ["--workdir=", "another run", "config.seed is 7 there and 0 here"]),
+]
+
+GRID = {"program": f"{ROOT}/main.py", "method": "grid", "parameters": {"config.seed": {"values": [0, 1]}}}
+GRID["command"] = ["${env}", "${interpreter}", "${program}", DIGITS, "--config.wandb.mode=disabled", "${args}"]
+
+
+def _values(*values, **rest):
+    return {"parameters": {"config.seed": {"values": list(values)}}} | rest
+
+
+# Changes of a sweep file that is right; or bytes, the whole of another one.
+SWEEP_FILES = [
+    ({"wather": 1}, ["'wather': no such key", _A]),
+    ({"method": "evolution"}, ["method='evolution'", _A]),
+    ({"program": "nothing.py"}, ["program='nothing.py'", _A]),
+    ({"program": "x" * 5000}, ["program='xxx", _A]),
+    ({"run_cap": 10**12}, ["run_cap=1000000000000", _A]),
+    ({"method": "random", "run_cap": 10**6}, ["run_cap=1000000", _A]),
+    ({"early_terminate": {"type": "hyperband"}}, ["early_terminate", "take it out"]),
+    (_values(), ["parameters.config.seed: values=[]", _A]),
+    (_values(0, 1, 0), ["parameters.config.seed: 0 is there twice"]),
+    (_values(0, "a\0b"), ["parameters.config.seed", "texts in one line"]),
+    (_values(0, "two\nlines"), ["parameters.config.seed", "texts in one line"]),
+    (_values(0, -1), ["config.seed=-1", _A]),
+    (_values(0, 2**32), ["config.seed=4294967296", _A]),
+    (_values(0, 0.5), ["config.seed=0.5", _A]),
+    (_values(*range(20_000)), ["parameters: a grid of 20,000 points", "accepted: at most 10000"]),
+    (_values(0, 1, method="random", run_cap=2, metric={"name": 3}), ["metric=", _A]),
+    ({"parameters": {"config.seeds": {"value": 0}}}, ["config.seeds: no such field; did you mean config.num_seeds?"]),
+    ({"parameters": {f"config.model.dim{i}": {"values": [*range(10)]} for i in range(9)}}, ["grid of 1,000,000,000"]),
+    ({"parameters": {"config.vary.learning_rate": {"value": "(1e-3,)"}}}, ["parameters.config.vary.learning_rate"]),
+    ({"parameters": {"config.augment.zoom": {"values": [0, 0.0]}}}, ["2 points", "different runs", "there are 1"]),
+    ({"parameters": {"config.model.num_heads": {"values": [3]}}}, ["config.model.num_heads=3", "config.model.dim=32"]),
+    ({"parameters": {"config.optimizer.learning_rate": {"value": float("nan")}}}, ["learning_rate=nan", _A]),
+    (
+        {"method": "random", "run_cap": 2, "parameters": {"config.seed": {"min": 0, "max": 10**400}}},
+        ["parameters.config.seed: max=1000", "no finite number"],
+    ),
+    (
+        {
+            "method": "random",
+            "run_cap": 2,
+            "parameters": {"config.seed": {"values": [0, 1], "probabilities": [float("nan"), 1.0]}},
+        },
+        ["parameters.config.seed: probabilities=[nan, 1.0]", _A],
+    ),
+    (b"", ["holds NoneType", "accepted: a mapping"]),
+    (b"- a\n- b\n", ["holds list", "accepted: a mapping"]),
+    (b"just text", ["holds str", "accepted: a mapping"]),
+    (b"\x00\x01\xff\xfe", ["sweep.yaml", "cannot be read"]),
+    (b"a: [1, 2", ["sweep.yaml", "no plain YAML: while parsing a flow sequence in"]),
+    (b"run: !!python/object/apply:os.mkdir [traces]", ["no plain YAML", "python/object/apply:os.mkdir"]),
+    (b"run: !!python/object/new:subprocess.Popen [[touch, traces]]", ["no plain YAML", "python/object/new"]),
+    (b"run: !secret 3", ["no plain YAML", "!secret"]),
+    (b"method: grid\nmethod: random", ["'method' is there twice"]),
+    (b"x: " + b"[" * 5000, ["no plain YAML"]),
+    (b"#" * 2_000_000, ["bytes", "accepted: a sweep file of at most"]),
+    (
+        "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))]).encode()
+        + f"\nparameters: {{config.seed: {{values: *a8}}}}\nmethod: *a8\nprogram: {ROOT}/main.py".encode(),
+        ["'a0': no such key"],
+    ),
+    (f"method: &a [{', '.join(['*b'] * 9)}]".replace("*b", "[1, 2]").encode(), ["method=[[1, 2]", _A]),
+]
+
+# Command lines of the other programs.
+OTHERS = [
+    ("eanet.sweep", [], ["file", "--help"]),
+    ("eanet.sweep", ["nothing.yaml"], ["nothing.yaml cannot be read: No such file"]),
+    ("eanet.sweep", ["."], [". cannot be read: Is a directory"]),
+    ("eanet.sweep", ["/dev/zero"], ["/dev/zero is no file; accepted: a sweep file"]),
+    ("eanet.sweep", ["good.yaml", "more"], ["more", "--help", "stands after --"]),
+    ("eanet.sweep", ["good.yaml", "--config.seed=3"], ["--config.seed=3", "stands after --"]),
+    *[("eanet.sweep", ["good.yaml", f"--jobs={n}"], [f"--jobs={n}", _A]) for n in ("0", "-1", "x", "1.5", "9" * 5)],
+    *[("eanet.sweep", ["good.yaml", f"--shard={n}"], [f"--shard={n}", _A]) for n in ("0/2", "3/2", "1", "1/", "-1/2")],
+    ("eanet.sweep", ["good.yaml", f"--shard=1/{'9' * 5000}"], ["--shard=1/9", _A]),
+    *[("eanet.sweep", ["good.yaml", f"--seeds={n}"], [f"--seeds={n}", _A]) for n in ("a", "-1", "0,,1", "0,0", "1.0")],
+    ("eanet.sweep", ["good.yaml", f"--seeds={'9' * 5000}"], ["--seeds=9", _A]),
+    ("eanet.sweep", ["good.yaml", "--seeds=4294967296"], ["config.seed=4294967296", _A]),
+    ("eanet.sweep", ["good.yaml", "--dry"], ["--dry", "--help"]),
+    ("eanet.sweep", ["good.yaml", "--", "--config.seed=3"], ["--config.seed=3 after --", _A]),
+    ("eanet.sweep", ["good.yaml", "--", "--config.model.dim=0"], ["config.model.dim=0", _A]),
+    ("eanet.sweep", ["good.yaml", "--", "--workdir=x"], ["--workdir=x after --", _A]),
+    ("eanet.sweep", ["good.yaml", "--", "seed=3"], ["unexpected 'seed=3'", "--flag=value"]),
+    ("eanet.evaluate", [], ["--workdir", "--config", "--help"]),
+    ("eanet.evaluate", ["--workdir=other", DIGITS], ["--workdir", "--config", "only one", "--help"]),
+    ("eanet.evaluate", ["--workdir=other", "--config.seed=1"], ["unexpected '--config.seed=1'", "--help"]),
+    ("eanet.evaluate", [DIGITS], ["config.init_from=''", "accepted: a .keras"]),
+    ("eanet.evaluate", [DIGITS, "--config.init_from=nothing"], ["config.init_from=nothing: no such file", _A]),
+    ("eanet.evaluate", [DIGITS, "--config.init_form=nothing"], ["config.init_form", "did you mean config.init_from?"]),
+    ("eanet.evaluate", [DIGITS, "more"], ["unexpected 'more'", "--flag=value"]),
+    ("eanet.evaluate", ["--workdir"], ["--workdir", "--help"]),
+    ("eanet.evaluate", ["--workdir=nothing"], ["--workdir=nothing does not exist", _A]),
+    ("eanet.evaluate", ["--workdir=file"], ["--workdir=file is a file", _A]),
+    ("eanet.evaluate", ["--workdir=file/run"], ["--workdir=file/run", "is a file", _A]),
+    ("eanet.evaluate", ["--workdir=."], ["--workdir=. holds no run", _A]),
+    ("eanet.evaluate", ["--workdir=other"], ["--workdir=other holds no checkpoint"]),
+    ("eanet.evaluate", ["--workdir=list"], ["list/config.json holds no configuration", _A]),
+    ("eanet.evaluate", ["--workdir=wrong"], ["wrong/config.json", "config.model.dim='64'", _A]),
+    ("eanet.evaluate", ["--workdir=cut"], ["cut/config.json", "no configuration", _A]),
+    ("eanet.evaluate", ["--workdir=patch"], ["config.model.patch_size=3", "8×8"]),
+    ("eanet.evaluate", ["--workdir=other", "--split=train"], ["--split", "'train'", "'validation', 'test'"]),
+    ("eanet.evaluate", ["--workdir=other", "--spl=test"], ["--spl=test", "--help"]),
+    ("eanet.evaluate", ["--workdir=other", "more"], ["more", "--help"]),
+    ("eanet.compare", [], ["DIR", "--help"]),
+    ("eanet.compare", ["nothing"], ["nothing does not exist", _A]),
+    ("eanet.compare", ["file"], ["file is a file", _A]),
+    ("eanet.compare", ["other"], ["no finished run under other"]),
+    ("eanet.compare", ["x" * 300], ["DIR=xxx", "too long", _A]),
+    ("eanet.compare", ["runs", "nothing"], ["nothing does not exist", _A]),
+    ("eanet.compare", ["runs", "--by=heads"], ["--by: 'heads'", _A]),
+    ("eanet.compare", ["runs", "--by=seed"], ["--by: 'seed'", _A]),
+    (
+        "eanet.compare",
+        ["runs", "--baseline=model.attention=linear"],
+        ["--baseline=model.attention=linear", "accepted is what fits one of: model.att"],
+    ),
+    ("eanet.compare", ["runs", "--out=file"], ["--out=file is a file", _A]),
+    ("eanet.compare", ["runs", "--out=file/deep"], ["--out=file/deep", "is a file", _A]),
+    ("eanet.compare", ["runs", "--nothing=1"], ["--nothing=1", "--help"]),
+    ("eanet.cost", [], ["--config is missing", _A]),
+    ("eanet.cost", [DIGITS, "--match=nothing.py"], ["nothing.py: no such file", _A]),
+    ("eanet.cost", [DIGITS, "--match"], ["match", "--help"]),
+    ("eanet.cost", [DIGITS, "--config.model.dim=0"], ["config.model.dim=0", _A]),
+    ("eanet.cost", [DIGITS, "--config.model.patch_size=3"], ["config.model.patch_size=3", "8×8"]),
+    ("eanet.cost", [DIGITS, "--config.data.name=no_such_set"], ["config.data.name=no_such_set", _A]),
+    ("eanet.cost", [DIGITS, "more"], ["unexpected 'more'"]),
+    ("eanet.dashboard", ["--nothing"], ["--nothing", "--help"]),
+    ("eanet.dashboard", ["--entity"], ["--entity", "--help"]),
+    ("eanet.dashboard", ["--dry-run", "--project="], ["--project=''", _A]),
+    ("eanet.dashboard", ["--dry-run", "--entity=a\nb"], ["--entity=", _A]),
+    ("eanet.dashboard", ["--dry-run", "more"], ["more", "--help"]),
+]
+
+_CONFIG_FILE = "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n    {}\n"
+
+
+def prepare(directory: pathlib.Path) -> None:
+    """Write what the command lines above speak of."""
+    (directory / "file").write_text("a file")
+    (directory / "noise").write_bytes(bytes(range(256)))
+    for suffix in (".keras", ".weights.h5"):
+        (directory / f"noise{suffix}").write_bytes(bytes(range(256)))
+    (directory / "empty.py").touch()
+    bodies = {
+        "number": "return 3",
+        "tuple": "return config, 3",
+        "raises": "raise ValueError('on purpose')",
+        "set": "del config['seed']\n    config.seed = {1, 2}\n    return config",
+        "missing": "del config['model']\n    return config",
+        "extra": "config.model.width = 3\n    return config",
+    }
+    for name, body in bodies.items():
+        (directory / f"{name}.py").write_text(_CONFIG_FILE.format(body))
+    (directory / "good.yaml").write_text(yaml.safe_dump(GRID))
+    fields = digits.get_config().to_dict()
+    model = fields["model"]
+    contents = {"other": fields | {"seed": 7}, "patch": fields | {"model": model | {"patch_size": 3}}}
+    contents |= {"list": [fields], "wrong": fields | {"model": model | {"dim": "64"}}}
+    contents["cut"] = {name: value for name, value in fields.items() if name != "seed"}
+    for name, content in contents.items():
+        (directory / name).mkdir()
+        Record(directory / name).write("config.json", content)
+    (directory / "patch" / "checkpoints").mkdir()
+    write_arm(directory / "runs", "eanet", {0: 0.4, 1: 0.42})
+    write_arm(directory / "runs", "vit", {0: 0.41, 1: 0.43})

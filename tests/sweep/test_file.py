@@ -1,0 +1,373 @@
+"""Every sweep file, rendered as W&B's own agent renders it, gives the configurations it names; bad files say why."""
+
+import collections
+import itertools
+import json
+import pathlib
+import re
+import types
+
+import pytest
+import yaml
+
+from eanet import cli
+from eanet.errors import UserError
+from eanet.sweep import file as sweep_file
+from eanet.sweep import point as sweep_point
+from eanet.sweep import search
+from eanet.sweep import table as sweep_table
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_NAMES = sorted(path.stem for path in (_ROOT / "sweeps").glob("*.yaml"))
+_COMMAND = ["${env}", "${interpreter}", "${program}", "--config=configs/digits.py", "${args}"]
+_SEED = {"config.seed": {"values": [0, 1]}}
+# What issue and files promise: fields of which every combination is there as often as the others, apart from the seed.
+_SEEDS = (0, 1, 2)
+_HEADS = (1, 2, 4, 8, 16)
+_PROMISED = {
+    "attention": (
+        _SEEDS,
+        ("attention", "num_heads", "head_dim", "projection_dropout"),
+        [("external", 4, 64, 0.2), *(("self", 4, width, 0.0) for width in (64, 32, 16)), ("none", 4, 64, 0.2)],
+    ),
+    "heads": (
+        _SEEDS,
+        ("attention", "num_heads", "head_dim"),
+        [(kind, n, width) for kind, width in (("external", 64), ("self", 64), ("self", 0)) for n in _HEADS],
+    ),
+    "memory": (_SEEDS, ("attention", "memory_size"), [("external", n) for n in (4, 8, 16, 32, 64, 128, 256)]),
+    "normalization": (_SEEDS, ("normalization",), [("double",), ("tokens",), ("slots",)]),
+    "memories": (
+        _SEEDS,
+        ("memory_bias", "tie_memories", "share_memories", "dim_coefficient"),
+        list(itertools.product((True, False), (True, False), (True, False), (1, 2, 4, 8))),
+    ),
+    "reduced": (
+        (0, 1),
+        ("attention", "num_heads", "patch_size"),
+        [(kind, n, 4) for kind in ("external", "self") for n in (2, 4)],
+    ),
+}
+
+
+@pytest.fixture
+def agent(monkeypatch, tmp_path):
+    """W&B's agent, as far as it renders: gives a function from a file's contents and a point to the command."""
+    from wandb import wandb_agent
+
+    monkeypatch.chdir(_ROOT)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))  # it writes the point's values there
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"):
+        monkeypatch.setenv(name, "")  # restored afterwards, as the agent sets them
+    started = []
+
+    def keep(command, env, forward_signals):
+        started.append(command)
+        return types.SimpleNamespace()
+
+    monkeypatch.setattr(wandb_agent, "AgentProcess", keep)
+
+    def render(content, values):
+        own = wandb_agent.Agent.__new__(wandb_agent.Agent)  # without asking the server for anything
+        own._in_jupyter = own._function = own._forward_signals = None
+        own._run_processes, own._sweep_command = {}, list(content["command"])
+        arguments = {name: {"value": value} for name, value in values.items()}
+        command = {"type": "run", "run_id": "run1", "program": content["program"], "args": arguments}
+        own._command_run(json.loads(json.dumps(command)))  # as it comes from the server
+        return started.pop()
+
+    return render
+
+
+def _content(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _wandb_points(content):
+    """Give every point of a grid without eanet's help, nested parameters as one value."""
+
+    def values(spec):
+        if "parameters" in spec:
+            return [dict(point) for point in _wandb_points(spec)]
+        return spec["values"] if "values" in spec else [spec["value"]]
+
+    names = content["parameters"]
+    return [dict(zip(names, point, strict=True)) for point in itertools.product(*map(values, names.values()))]
+
+
+def _flags(command, program):
+    return command[command.index(program) + 1 :]
+
+
+def _check_rendered(render, content, points):
+    """Compare value by value what arrives in the configuration; gives the configurations."""
+    made = []
+    for point in points:
+        for values in (point, dict(sorted(point.items()))):
+            command = render(content, values)
+            assert command[:3] == ["/usr/bin/env", "python", content["program"]]
+            file, config = cli.read_config(_flags(command, content["program"]))
+            sweep_point.check_values(values, file, config.to_dict())
+        made.append(config)
+    return made
+
+
+def _write(path, **changes):
+    content = {"program": "main.py", "method": "grid", "command": _COMMAND, "parameters": _SEED} | changes
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_every_point_arrives_as_the_file_says(name, agent):
+    path = _ROOT / "sweeps" / f"{name}.yaml"
+    content, loaded = _content(path), sweep_file.load(path)
+    points = (search.grid if loaded.method == "grid" else search.random)(loaded)
+    if loaded.method == "grid":
+        assert points == _wandb_points(content)
+    configs = _check_rendered(agent, content, points)
+    for point, config in zip(points, configs, strict=True):
+        ours = loaded.arguments(point)
+        assert _flags(ours, "main.py") == _flags(agent(content, point), "main.py")
+        assert sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).config == config.to_dict()
+    made = [sweep_point.make_point(loaded, point, [], pathlib.Path("runs")).workdir for point in points]
+    assert len(set(made)) == len(points)
+
+
+def test_a_directory_is_named_after_what_differs_between_the_points(monkeypatch, tmp_path):
+    monkeypatch.chdir(_ROOT)
+    parameters = {"config.model.depth": {"value": 2}, "config.seed": {"values": [3]}} | {
+        "config.model.num_heads": {"values": [2, 4]}
+    }
+    loaded = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters=parameters))
+    (name, _) = (sweep_point.make_point(loaded, point, [], tmp_path).workdir.name for point in search.grid(loaded))
+    assert re.fullmatch("digits-num_heads=2-[0-9a-f]{8}", name)
+    alone = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters={"config.seed": {"value": 3}}))
+    (point,) = search.grid(alone)
+    assert re.fullmatch("digits-[0-9a-f]{8}", sweep_point.make_point(alone, point, [], tmp_path).workdir.name)
+
+
+def test_a_metric_that_is_an_accuracy_is_in_percent_and_another_is_not(capsys):
+    for metric, shown in (("val/accuracy_best", "97.50%"), ("test/top5_accuracy", "97.50%"), ("val/loss", "0.9750")):
+        point = types.SimpleNamespace(state="done", workdir=pathlib.Path("one"), seconds=1.0, message="")
+        point.metric, point.share, point.earlier = lambda name: 0.975, lambda: 1.0, 0.0
+        table = sweep_table.SweepTable("toy", metric, True, 1)
+        table.settled(point)
+        assert capsys.readouterr().out.startswith(f"done  one  {metric} {shown}  ")
+        assert f"best {metric} {shown} (one)" in table.summary([point])
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_file_says_its_question_its_commands_and_its_cost(name):
+    path = _ROOT / "sweeps" / f"{name}.yaml"
+    text, content, loaded = path.read_text(encoding="utf-8"), _content(path), sweep_file.load(path)
+    top = "".join(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    assert re.match(r"# Question: .+\?", top.replace("\n# ", " "))
+    assert f"wandb sweep sweeps/{name}.yaml && wandb agent ENTITY/{content['project']}/SWEEP\n" in top
+    assert f"python -m eanet.sweep sweeps/{name}.yaml\n" in top
+    points = (search.grid if loaded.method == "grid" else search.random)(loaded)
+    assert f"# Cost: {len(points)} runs" in top
+    assert content["metric"] == {"name": "val/accuracy_best", "goal": "maximize"}
+    assert (content["name"], content["program"], content["project"]) == (name, "main.py", "eanet-jax")
+    assert content["command"][:3] == _COMMAND[:3] and content["command"][-1] == "${args}"
+
+
+def test_the_files_ask_what_they_promise(monkeypatch):
+    monkeypatch.chdir(_ROOT)
+    assert set(_PROMISED) | {"optimizer"} == set(_NAMES)
+    for name, (seeds, fields, expected) in _PROMISED.items():
+        loaded = sweep_file.load(f"sweeps/{name}.yaml")
+        configs = [cli.read_config(_flags(loaded.arguments(point), "main.py"))[1] for point in search.grid(loaded)]
+        got = collections.Counter((*(config.model[field] for field in fields), config.seed) for config in configs)
+        assert got == {(*values, seed): 1 for values in expected for seed in seeds}, name
+
+
+def test_the_optimizer_is_searched_at_random_and_on_log_scales():
+    """The document's values lie inside of every range."""
+    loaded = sweep_file.load(_ROOT / "sweeps/optimizer.yaml")
+    assert (loaded.method, loaded.run_cap) == ("random", 40)
+    named = {name: parameter for name, parameter in loaded.parameters.items() if not parameter.values}
+    document = {"config.optimizer.learning_rate": 1e-3, "config.optimizer.weight_decay": 1e-4}
+    assert {n for n, parameter in named.items() if parameter.distribution == "log_uniform_values"} == set(document)
+    document |= {f"config.model.{place}_dropout": 0.2 for place in ("attention", "projection", "mlp")}
+    assert all(named[name].numbers["min"] < value < named[name].numbers["max"] for name, value in document.items())
+    assert set(named) == set(document)
+
+
+def _swap(macro):
+    return [*_COMMAND[:-1], macro]
+
+
+_TRAPS = {
+    "a dropped False": {
+        "command": _swap("${args_no_boolean_flags}"),
+        "parameters": {"config.model.memory_bias": {"values": [True, False]}},
+    },
+    "a number that YAML reads as text": {"parameters": {"config.optimizer.learning_rate": {"values": [0.01, "1e-3"]}}},
+    "nested": {"parameters": {"config.model": {"parameters": {"num_heads": {"values": [2, 4]}}}}},
+    "null": {"parameters": {"config.wandb.group": {"values": ["a", None]}}},
+    "null alone": {"parameters": {"config.wandb.group": {"value": None}}},
+    "an unknown macro": {"command": _swap("${arg}")},
+    "a macro inside a text": {"command": [*_COMMAND[:3], "--config=configs/${configuration}", "${args}"]},
+    "arguments inside a text": {"command": _swap("--config.seed=${args}")},
+    "JSON": {"command": _swap("${args_json}")},
+    "a typo": {"parameters": {"config.model.num_head": {"values": [2]}}},
+    "no field": {"parameters": {"seed": {"values": [2]}}},
+    "a fraction": {"parameters": {"config.model.num_heads": {"values": [2, 4.0]}}},
+    "a number for a text": {"parameters": {"config.wandb.group": {"values": [8]}}},
+    "a number for a flag": {"parameters": {"config.augment.flip": {"values": [1, 0]}}},
+    "a value that is not accepted": {"parameters": {"config.model.normalization": {"values": ["double", "both"]}}},
+}
+
+
+@pytest.mark.parametrize("trap", _TRAPS)
+def test_a_planted_trap_is_caught(trap, agent, tmp_path):
+    """The unplanted file passes; the planted one fails W&B's way, through the values, and ours."""
+    path = _write(tmp_path / "sweep.yaml")
+    assert len(_check_rendered(agent, _content(path), _wandb_points(_content(path)))) == 2
+    path = _write(path, **_TRAPS[trap])
+    content = _content(path)
+    with pytest.raises(UserError):
+        _check_rendered(agent, content, _wandb_points(content))
+    with pytest.raises(UserError):
+        loaded = sweep_file.load(path)
+        for point in search.grid(loaded):
+            sweep_point.make_point(loaded, point, [], pathlib.Path("runs"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("{min: 0, max: 3}", ("int_uniform", {"min": 0, "max": 3})),
+        ("{min: 0.0, max: 3.0}", ("uniform", {"min": 0.0, "max": 3.0})),
+        ("{distribution: uniform, min: 0, max: 0.5}", ("uniform", {"min": 0, "max": 0.5})),
+        ("{distribution: normal}", ("normal", {})),
+        ("{distribution: q_log_normal, mu: 1, q: 2}", ("q_log_normal", {"mu": 1, "q": 2})),
+        ("{distribution: constant, value: 3}", ("", {})),
+        ("{values: [1, 2], probabilities: [0.25, 0.75]}", ("", {})),
+    ],
+)
+def test_a_distribution_is_the_named_one_or_the_one_that_wandb_takes(spec, expected, monkeypatch, tmp_path):
+    monkeypatch.chdir(_ROOT)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(f"program: main.py\nmethod: random\nrun_cap: 2\nparameters: {{config.seed: {spec}}}")
+    loaded = sweep_file.load(path)
+    parameter = loaded.parameters["config.seed"]
+    assert (parameter.distribution, parameter.numbers) == expected
+    content = yaml.safe_load(spec)
+    assert list(parameter.values) == content.get("values", [content["value"]] if "value" in content else [])
+    assert list(parameter.probabilities) == content.get("probabilities", [])
+    assert (loaded.metric, loaded.maximize, loaded.command[-1]) == ("val/accuracy_best", True, "${args}")
+
+
+def _parameter(**spec):
+    return {"method": "random", "run_cap": 3, "parameters": {"config.seed": spec}}
+
+
+def _distribution(distribution, **numbers):
+    return _parameter(distribution=distribution, **numbers)
+
+
+_BAD = [  # changes of a file that is right, and what the message names
+    ({"method": "sobol"}, "method='sobol'"),
+    ({"method": ["grid"]}, "method=['grid']"),
+    ({"program": "mein.py"}, "program='mein.py'"),
+    ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs W&B's server"),
+    ({"parametrs": {}}, "'parametrs': no such key"),
+    ({"parameters": {}}, "parameters is missing or empty"),
+    ({"parameters": {"config.seed": 3}}, "parameters.config.seed=3"),
+    ({"parameters": {3: {"value": 3}}}, "parameters.3"),
+    ({"run_cap": 0}, "run_cap=0"),
+    ({"run_cap": True}, "run_cap=True"),
+    ({"method": "random"}, "run_cap is missing"),
+    ({"method": "bayes"}, "run_cap is missing"),
+    ({"metric": "val/loss"}, "metric='val/loss'"),
+    ({"metric": {"name": "val/loss", "target": 3}}, "metric={'name': 'val/loss', 'target': 3}"),
+    ({"metric": {"name": "val/loss", "goal": "smaller"}}, "metric.goal='smaller'"),
+    ({"command": "${program} ${args}"}, "command='${program} ${args}'"),
+    ({"command": ["${program}"]}, "${args} once"),
+    ({"command": [*_COMMAND, "${nothing}"]}, "command: '${nothing}'"),
+    ({"command": [*_COMMAND, "--config.wandb.group=${envvar:USER}"]}, "${envvar:USER}"),
+    ({"method": "grid"} | {"parameters": _distribution("uniform", min=0, max=1)["parameters"]}, "a grid takes value"),
+    ({"method": "grid"} | {"parameters": _parameter(values=[1], probabilities=[1])["parameters"]}, "no probabilities"),
+    (_parameter(values=[]), "config.seed: values=[]"),
+    (_parameter(values=[0, 1, 0]), "config.seed: 0 is there twice"),
+    (_parameter(values=[[1, 2]]), "config.seed: [1, 2]"),
+    (_parameter(value=3, values=[1, 2]), "config.seed"),
+    (_parameter(value=3, max=4), "config.seed: constant has no 'max'"),
+    (_parameter(value=3, probabilities=[1]), "config.seed"),
+    (_parameter(distribution="constant", values=[1, 2]), "config.seed"),
+    (_parameter(distribution="categorical", value=3), "config.seed: categorical"),
+    (_parameter(distribution="categorical", values=[1, 2], probabilities=[0.9, 0.2]), "config.seed"),
+    (_parameter(distribution=["uniform"], min=0, max=1), "config.seed: distribution=['uniform']"),
+    (_parameter(distribution="unifrom", min=0, max=1), "config.seed: distribution='unifrom'"),
+    (_parameter(values=[1, 2], probabilities=[0.5, 0.6]), "config.seed: probabilities=[0.5, 0.6]"),
+    (_parameter(values=[1, 2], probabilities=[1.0]), "config.seed: probabilities=[1.0]"),
+    (_parameter(values=[1, 2], probabilities=[1.5, -0.5]), "config.seed: probabilities=[1.5, -0.5]"),
+    (_parameter(values=[1, 2], probabilities=["a", 1]), "config.seed: probabilities=['a', 1]"),
+    (_parameter(min=5, max=3), "config.seed: min=5 is not below max=3"),
+    (_parameter(min=0, max=1.0), "config.seed: min=0 and max=1.0 are of different types"),
+    (_distribution("normal", sigma=0), "config.seed: sigma=0 is not above 0"),
+    (_distribution("uniform", min=0, max=1.0, values=[1]), "config.seed: uniform"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), _BAD, ids=[says for _, says in _BAD])
+def test_a_bad_file_is_one_line_that_names_the_key(changes, says, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(_ROOT)
+    path = _write(tmp_path / "sweep.yaml", **changes)
+    assert cli.run(lambda: sweep_file.load(path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path}: ") and says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"- main.py", "holds list"),
+        (b"", "holds NoneType"),
+        (b"method: grid\nmethod: random", "'method' is there twice"),
+        (b"parameters: {a: {value: 1, value: 2}}", "'value' is there twice"),
+        (b"program: !!python/object/apply:os.mkdir [traces]", "python/object/apply:os.mkdir"),
+        (b"program: !!python/name:os.system", "python/name:os.system"),
+        (b"method: [grid", "no plain YAML"),
+        (b"method: 2024-13-45", "no plain YAML"),
+        (b"method: " + 2000 * b"[", "no plain YAML"),
+        (b"name: \xff\xfe", "cannot be read"),
+        (None, "cannot be read: Is a directory"),
+    ],
+)
+def test_what_is_no_sweep_file_is_one_line(content, says, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "sweep.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(lambda: sweep_file.load(path)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} ") and says in error and error.count("\n") == 1
+    assert [*tmp_path.iterdir()] == [path], "reading a file has run something"
+
+
+def test_a_long_value_gives_no_longer_a_name_than_a_directory_may_have(monkeypatch, tmp_path):
+    monkeypatch.chdir(_ROOT)
+    values = [letter * 300 for letter in "ab"]
+    loaded = sweep_file.load(_write(tmp_path / "sweep.yaml", parameters={"config.wandb.group": {"values": values}}))
+    points = [sweep_point.make_point(loaded, point, [], tmp_path) for point in search.grid(loaded)]
+    for point in points:
+        point.workdir.mkdir()
+    assert len({point.workdir for point in points}) == 2
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("key", ["method", "program", "run_cap", "metric", "command", "parameters"])
+def test_a_few_aliases_that_stand_for_much_are_shown_short(key, monkeypatch, tmp_path):
+    """Nine levels of nine aliases: written out, 400 million letters."""
+    monkeypatch.chdir(_ROOT)
+    bomb = ["x"]
+    for _ in range(9):
+        bomb = [bomb] * 9
+    spec = {"config.seed": {"values": [bomb]}} if key == "parameters" else bomb
+    path = _write(tmp_path / "sweep.yaml", **{key: spec})
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match=key) as error:
+        sweep_file.load(path)
+    assert len(str(error.value)) < 2000

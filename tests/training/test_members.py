@@ -1,0 +1,363 @@
+"""Many networks in one program: each computes what it would alone, and the record holds all of them."""
+
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from eanet import evaluate, train
+from eanet.compare import finished_run
+from eanet.config import rules as config_lib
+from eanet.data import datasets as data
+from eanet.errors import UserError
+from eanet.run import curves
+from eanet.training import members, metrics, sharding
+from eanet.training.members import Member
+from eanet.training.trainer import Group
+from helpers.tiny import tiny_config
+
+GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__mlp_dropout": (0.0, 0.3)}
+
+
+def _rows(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+def _bits(config, num_steps=4):
+    """The parameters of every member after some steps, as bytes, and its validation loss."""
+    dataset = data.load(config.data)
+    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
+    state, arrays = group.init(), group.put(dataset.train)
+    group.compile_training(state, *arrays)
+    state, *_ = group.train(state, *arrays, num_steps)
+    losses = group.evaluate(state.params, *group.put(dataset.validation))["loss"]
+    leaves = jax.tree.leaves(state.params)
+    return {
+        member.name: (b"".join(np.asarray(leaf[i]).tobytes() for leaf in leaves), losses[i].tobytes())
+        for i, member in enumerate(group.members)
+    }
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A finished run of three seeds and its results."""
+    workdir = tmp_path_factory.mktemp("three")
+    return workdir, train.train(tiny_config(num_seeds=3, seed=5), workdir)
+
+
+def test_members_are_seeds_times_a_grid():
+    config = tiny_config(seed=7, **GRID).to_dict()
+    found = members.of(config)
+    assert [member.seed for member in found] == [7, 8] * 4
+    assert [member.point for member in found[::2]] == [
+        *("learning_rate=0.0003,mlp_dropout=0", "learning_rate=0.0003,mlp_dropout=0.3"),
+        *("learning_rate=0.01,mlp_dropout=0", "learning_rate=0.01,mlp_dropout=0.3"),
+    ]
+    assert found[3].name == "learning_rate=0.0003,mlp_dropout=0.3/seed_8"
+    assert members.of(tiny_config(seed=7).to_dict()) == [Member(7)] and Member(7).name == "seed_7"
+
+
+def test_a_member_has_the_configuration_of_a_run_of_its_own():
+    config = tiny_config(seed=7, **GRID)
+    alone = members.fields(config.to_dict(), members.of(config.to_dict())[3])
+    assert alone == tiny_config(seed=8, optimizer__learning_rate=3e-4, model__mlp_dropout=0.3).to_dict()
+    assert config.to_dict() == tiny_config(seed=7, **GRID).to_dict()  # untouched
+
+
+@pytest.mark.parametrize("overrides", [{}, {"model__attention": "self"}, {"train__microbatch": 8}])
+def test_a_seed_of_a_group_computes_the_bits_of_a_run_alone(overrides):
+    together = _bits(tiny_config(num_seeds=3, **overrides))
+    assert len(set(together.values())) == 3
+    for seed in (0, 2):
+        assert _bits(tiny_config(seed=seed, **overrides)) == {f"seed_{seed}": together[f"seed_{seed}"]}
+
+
+def test_what_varies_computes_the_bits_of_a_run_with_those_values():
+    """All six at once: 64 networks, of which three are trained alone."""
+    settings = {"optimizer__warmup_epochs": 0.5, "optimizer__schedule": "cosine"}
+    varied = {
+        **{"learning_rate": (3e-4, 1e-2), "weight_decay": (0.0, 0.5), "label_smoothing": (0.0, 0.2)},
+        **{"attention_dropout": (0.1, 0.4), "projection_dropout": (0.2, 0.5), "mlp_dropout": (0.25, 0.3)},
+    }
+    config = tiny_config(**{f"vary__{name}": values for name, values in varied.items()}, **settings)
+    together = _bits(config)
+    assert len(set(together.values())) == 64
+    grid = members.of(config.to_dict())
+    for index in (1, 42, 63):
+        fields = {members.VARIED[name].replace(".", "__"): value for name, value in grid[index].varied}
+        alone = _bits(tiny_config(**fields, **settings))
+        assert list(alone.values()) == [together[grid[index].name]]
+
+
+def test_rates_that_need_more_bits_give_them_to_all():
+    """0.001 needs 16 bits; 0.2 has then another, nearer level than alone."""
+    config = tiny_config(vary__mlp_dropout=(0.0, 0.001, 0.2))
+    levels = members.hyperparameters(config.to_dict(), members.of(config.to_dict()))["mlp_dropout"]
+    assert levels.of == 65536 and levels.dropped.tolist() == [0, 66, 13107]
+
+
+def _gradients(config):
+    """Each member's gradient of the first step: Adam's first moment is a tenth of it."""
+    dataset = data.load(config.data)
+    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
+    state, arrays = group.init(), group.put(dataset.train)
+    group.compile_training(state, *arrays)
+    state, *_ = group.train(state, *arrays, 1)
+    return jax.tree.map(np.asarray, state.opt_state[0].mu)
+
+
+@pytest.mark.parametrize("at_once", [2, 8])
+def test_members_at_once_or_one_after_another_differ_by_rounding_alone(at_once):
+    """2 of 3 leaves a remainder."""
+    apart = _gradients(tiny_config(num_seeds=3))
+    together = _gradients(tiny_config(num_seeds=3, seeds_per_call=at_once))
+    for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert max(np.abs(theirs[0] - theirs[1]).max() for theirs in jax.tree.leaves(apart)) > 1e-2
+
+
+def test_a_call_of_many_steps_moves_nothing_between_host_and_device():
+    dataset = data.load(tiny_config().data)
+    group = Group(tiny_config(), dataset, sharding.make_mesh())
+    state, arrays = group.init(), group.put(dataset.train)
+    group.compile_training(state, *arrays)
+    state, *_ = group.train(state, *arrays, 4)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        group.train(state, dataset.train.images, arrays[1], 4)
+
+
+def test_no_dropout_beside_some_differs_from_none_at_all_by_rounding_alone():
+    """A rate of 0 alone draws nothing; in a grid it draws, and drops nothing."""
+    grid = _gradients(tiny_config(vary__mlp_dropout=(0.0, 0.3)))
+    alone = _gradients(tiny_config(model__mlp_dropout=0.0))
+    for ours, theirs in zip(jax.tree.leaves(grid), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-6)
+
+
+def test_rows_hold_means_intervals_and_every_seed(three):
+    workdir, _ = three
+    for row in _rows(workdir):
+        for metric in ("train/loss", "val/accuracy", "val/accuracy_best"):
+            values = [row[f"seed_{seed}/{metric}"] for seed in (5, 6, 7)]
+            mean, deviation = np.mean(values), np.std(values, ddof=1)
+            assert row[metric] == pytest.approx(mean) and row[f"{metric}_std"] == pytest.approx(deviation)
+            half = 4.302652730 * deviation / np.sqrt(3)  # Student's t, 2 degrees of freedom
+            assert row[f"{metric}_low"] == pytest.approx(mean - half, rel=1e-6)
+            assert row[f"{metric}_high"] == pytest.approx(mean + half, rel=1e-6)
+        assert row["num_seeds"] == 3 and "val/epoch_best_std" not in row
+        assert row["train/learning_rate"] == pytest.approx(row["seed_6/train/learning_rate"])
+
+
+def test_accuracies_have_no_interval_beyond_0_and_1():
+    """The t interval of 1% and 3% begins below 0; that of a loss may."""
+    two = [Member(0), Member(1)]
+    names = ("test/loss", "test/accuracy", "test/top5_accuracy", "val/accuracy_best")
+    row = members.combine(two, {one: dict.fromkeys(names, value) for one, value in zip(two, (0.01, 0.03), strict=True)})
+    assert row["test/loss_low"] < 0
+    for name in names[1:]:
+        assert row[f"{name}_low"] == 0 and row[f"{name}_high"] == pytest.approx(0.02 + 12.7062 * 0.01, rel=1e-4)
+    assert "accuracy 2.00% (0.00% to 14.71%, 95%, n = 2)" in members.describe(two, row)
+    older = row | {"test/accuracy_low": -0.1, "test/accuracy_high": 1.2}  # as once recorded
+    assert "accuracy 2.00% (0.00% to 100.00%, 95%, n = 2)" in members.describe(two, older)
+
+
+def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three, tmp_path):
+    workdir, results = three
+    alone = train.train(tiny_config(seed=6), tmp_path / "alone")
+    group = [Member(seed) for seed in (5, 6, 7)]
+    assert members.rows_of(_rows(workdir), group, Member(6)) == _rows(tmp_path / "alone")
+    entry = results["members"][1]
+    assert entry.pop("seed") == 6 and entry == {name: alone[name] for name in entry}
+    assert {"test/loss", "test/accuracy", "val/accuracy_best"} <= entry.keys()
+    assert results["test/accuracy"] == pytest.approx(np.mean([one["test/accuracy"] for one in results["members"]]))
+
+
+def test_a_group_is_compared_as_its_seeds(three, tmp_path):
+    """And counts no seed twice where it was run alone too."""
+    workdir, results = three
+    shutil.copytree(workdir, tmp_path / "group")
+    train.train(tiny_config(seed=6), tmp_path / "alone")
+    runs, notes = finished_run.find_runs([tmp_path])
+    assert [run.seed for run in runs] == [6, 5, 6, 7] and not notes
+    assert [run.name for run in runs] == ["alone", "group/seed_5", "group/seed_6", "group/seed_7"]
+    alone, again = runs[0], runs[2]
+    assert alone.fields == again.fields and alone.results["test/loss"] == again.results["test/loss"]
+    np.testing.assert_array_equal(alone.correct, again.correct)
+    assert [row["val/loss"] for row in alone.rows] == [row["val/loss"] for row in again.rows]
+    assert again.results["seconds_train"] == pytest.approx(results["seconds_train"] / 3)
+    assert again.results["images_per_second"] == results["images_per_second"]
+
+
+def test_evaluation_covers_every_seed(three, capsys):
+    workdir, results = three
+    result = evaluate.evaluate(workdir, "test")
+    for name in metrics.NAMES:
+        assert result[name] == pytest.approx(results[f"test/{name}"])
+        assert result[f"seed_7/{name}"] == results[f"seed_7/test/{name}"]
+    by_class = [value for value in result["accuracy_by_class"].values() if value is not None]
+    assert len(by_class) == 10 and np.ptp(by_class) > 0
+    evaluate._print(result)
+    assert "95%" in capsys.readouterr().out
+
+
+def test_an_interrupted_group_goes_on_to_the_same_bits(three, tmp_path, monkeypatch):
+    workdir, _ = three
+    save = train.Run._save
+
+    def crash(self, position):
+        save(self, position)
+        if position == 4:
+            self._checkpoints.close()
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(train.Run, "_save", crash)
+        train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
+    train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
+    assert _rows(tmp_path / "run") == _rows(workdir)
+    ours, theirs = (np.load(path / "predictions.npz") for path in (tmp_path / "run", workdir))
+    assert ours["loss"].shape == (3, 360)
+    np.testing.assert_array_equal(ours["loss"], theirs["loss"])
+
+
+@pytest.fixture
+def breaking(monkeypatch):
+    """Make the parameters of the named members infinite when a run starts."""
+
+    def arrange(*indices):
+        init = Group.init
+
+        def broken(self, params=None):
+            state = init(self, params)
+            sick = np.isin(np.arange(len(self.members)), indices)
+            spoil = lambda x: jax.numpy.where(sick.reshape(-1, *[1] * (x.ndim - 1)), np.inf, x)  # noqa: E731
+            params = jax.tree.map(spoil, state.params)
+            return state.replace(params=jax.device_put(params, sharding.by_member(self.mesh)))
+
+        monkeypatch.setattr(Group, "init", broken)
+
+    return arrange
+
+
+def test_a_seed_that_diverges_is_marked_and_the_others_go_on(three, tmp_path, breaking, capsys):
+    breaking(1)
+    results = train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
+    assert "seed_6: loss or gradient is not finite at step 0 " in capsys.readouterr().out
+    assert results["members"][1] == {"seed": 6, "diverged_at_step": 0}
+    healthy, rows = _rows(three[0]), _rows(tmp_path / "run")
+    for row, other in zip(rows, healthy, strict=True):
+        assert row["num_seeds"] == 2 and not any(name.startswith("seed_6/") for name in row)
+        for seed in (5, 7):
+            assert row[f"seed_{seed}/val/loss"] == other[f"seed_{seed}/val/loss"]
+        assert row["val/loss"] == pytest.approx(np.mean([row[f"seed_{seed}/val/loss"] for seed in (5, 7)]))
+    assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
+    runs, notes = finished_run.find_runs([tmp_path / "run"])
+    assert [run.seed for run in runs] == [5, 7]
+    assert notes == ["run/seed_6 diverged at step 0 and was left out."]
+    assert "seed_6/loss" not in evaluate.evaluate(tmp_path / "run", "test")
+
+
+def test_a_learning_rate_that_explodes_is_marked_and_the_others_go_on(tmp_path, capsys):
+    config = tiny_config(vary__learning_rate=(500.0, 1e-3), optimizer__schedule="constant")
+    results = train.train(config, tmp_path / "run")
+    assert re.search(
+        r"learning_rate=500/seed_0: loss [\d.e+]+ is far above .* the others go on", capsys.readouterr().out
+    )
+    assert results["members"][0]["diverged_at_step"] in range(1, 8)
+    alone = train.train(tiny_config(optimizer__schedule="constant", optimizer__learning_rate=1e-3), tmp_path / "alone")
+    assert results["learning_rate=0.001/test/loss"] == alone["test/loss"]
+
+
+def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):
+    breaking(0, 1)
+    with pytest.raises(UserError, match="seed_1, the last member .* not finite at step 0 ") as stop:
+        train.train(tiny_config(num_seeds=2), tmp_path / "run")
+    assert stop.value.exit_code == 1 and not (tmp_path / "run" / "results.json").exists()
+
+
+def test_at_a_glance_seeds_are_averaged_and_points_of_a_grid_are_not():
+    def numbers(group, **more):
+        return {one: {"train/loss": 1.0 + i} | {name: values[i] for name, values in more.items()} for i, one in group}
+
+    grid = [Member(seed, (("learning_rate", rate),)) for rate in (0.1, 0.2) for seed in (5, 6)]
+    both = list(enumerate(grid))
+    assert members.glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
+    whose, glance = members.glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
+    assert whose == "best of 2, learning_rate=0.2, mean of 2"
+    assert glance == {"train/loss": 3.5, "val/accuracy": 0.5}
+    assert members.glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
+    assert members.glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
+    seeds = [Member(5), Member(6)]
+    assert members.glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
+    assert members.glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
+
+
+def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
+    config = tiny_config(**(GRID | {"train__epochs": 1}))
+    results = train.train(config, tmp_path / "run")
+    point = "learning_rate=0.01,mlp_dropout=0.3"
+    ours = [one for one in results["members"] if one["learning_rate"] == 0.01 and one["mlp_dropout"] == 0.3]
+    assert [one["seed"] for one in ours] == [0, 1] and "test/accuracy" not in results
+    assert results[f"{point}/test/accuracy"] == pytest.approx(np.mean([one["test/accuracy"] for one in ours]))
+    printed = capsys.readouterr().out
+    assert f"{point}: test loss" in printed and "step 4  best of 4, learning_rate=" in printed
+    runs, _ = finished_run.find_runs([tmp_path])
+    assert len(runs) == 8 and {run.fields["model.mlp_dropout"] for run in runs} == {0.0, 0.3}
+    train.train(config, tmp_path / "run")
+    assert "finished" in capsys.readouterr().out
+
+
+def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves.plt, "close", drawn.append)
+    grid = [Member(0, (("learning_rate", rate),)) for rate in (0.1, 0.2)]
+    rows = [{"epoch": 1.0} | {f"{one.point}/val/{name}": 0.5 for name in ("loss", "accuracy")} for one in grid]
+    curves.draw(_rows(three[0]), tmp_path / "a.png", "seeds", 10, [Member(5), Member(6), Member(7)])
+    curves.draw(rows, tmp_path / "b.png", "grid", 10, grid)
+    two = [Member(0), Member(1)]
+    numbers = [
+        {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5)
+    ]
+    rows = [{"epoch": epoch} | members.combine(two, dict(zip(two, numbers, strict=True))) for epoch in (1.0, 2.0)]
+    curves.draw(rows, tmp_path / "c.png", "two", 10, two)
+    seeds, points, pair = (figure.axes for figure in drawn)
+    assert seeds[0].get_xlabel() == "epoch (bands: 95% intervals over the seeds)"
+    assert points[0].get_xlabel() == "epoch" and pair[0].get_xlabel() == "epoch (bands: the range of the two seeds)"
+    for axis, bands in zip(pair, (2, 4), strict=True):  # a t interval would be 12.7 times as wide
+        ends = [band.get_paths()[0].vertices[:, 1] for band in axis.collections]
+        assert [(some.min(), some.max()) for some in ends] == [(0.4, 0.5)] * bands
+    assert len(seeds[0].collections) == 2 and len(seeds[1].collections) == 4  # bands
+    assert [line.get_label() for line in points[0].lines][:2] == ["learning_rate=0.1", "learning_rate=0.2"]
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"num_seeds": 0}, "config.num_seeds=0; accepted: a whole number from 1 to 1024"),
+        (
+            {"num_seeds": 2, "seed": 2**32 - 1},
+            "config.num_seeds=2 from config.seed=4294967295 on; accepted: up to seed",
+        ),
+        ({"vary__learning_rate": (1e-3, 0.0)}, r"config.vary.learning_rate=\(0.001, 0.0\); accepted: a tuple of"),
+        ({"vary__mlp_dropout": (0.1, 0.1)}, r"config.vary.mlp_dropout=\(0.1, 0.1\); accepted: a tuple of different"),
+        ({"vary__mlp_dropout": (1.0,)}, r"config.vary.mlp_dropout=\(1.0,\)"),
+        ({"vary__label_smoothing": ("x",)}, r"config.vary.label_smoothing=\('x',\)"),
+        ({"vary__attention_dropout": (0.1,), "model__attention": "none"}, "has no such dropout"),
+    ],
+)
+def test_what_cannot_be_varied_is_said(overrides, message):
+    with pytest.raises(UserError, match=message):
+        config_lib.validate(tiny_config(**overrides))
+
+
+def test_a_grid_of_one_value_is_a_run_like_any_other(tmp_path, capsys):
+    config = tiny_config(train__epochs=1, vary__learning_rate=(1e-3,))
+    results = train.train(config, tmp_path)
+    said = f"Test: loss {results['test/loss']:.4f}"
+    assert said in capsys.readouterr().out
+    assert train.train(config, tmp_path) == results and said in capsys.readouterr().out  # finished
+    assert members.points(members.of(config.to_dict())) == [""]

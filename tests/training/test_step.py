@@ -1,0 +1,210 @@
+"""The compiled step: order, masking, evaluation and the numbers of a golden step."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eanet.data import datasets as data
+from eanet.training import experiment, members, metrics, sharding, step
+from helpers.tiny import tiny_config
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return data.load(tiny_config().data)
+
+
+@pytest.fixture(scope="module")
+def setup(dataset):
+    return experiment.build(tiny_config(), dataset, sharding.make_mesh())
+
+
+@pytest.fixture(scope="module")
+def start(setup):
+    return step.init_state(setup, jax.random.key(0), HYPERPARAMETERS)
+
+
+HYPERPARAMETERS = jax.tree.map(lambda x: x[0], members.hyperparameters(tiny_config().to_dict(), [members.Member(0)]))
+
+
+def _arrays(split):
+    return jnp.asarray(split.images), jnp.asarray(split.labels)
+
+
+def _run(setup, state, num_steps, key=0, split=None, dataset=None):
+    call = jax.jit(functools.partial(step.train_call, setup))
+    return call(state, jax.random.key(key), HYPERPARAMETERS, *_arrays(split or dataset.train), np.int32(num_steps))
+
+
+def _same_bits(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), a, b))
+
+
+def test_the_document_has_313_steps_an_epoch():
+    assert experiment.steps_per_epoch(40_000, 128) == 313
+
+
+def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(setup):
+    key = jax.random.key(0)
+    orders = []
+    for epoch in (0, 1):
+        order, mask = step.epoch_order(setup, key, jnp.int32(epoch))
+        assert order.shape == mask.shape == (4, 32)
+        assert sorted(np.asarray(order)[np.asarray(mask)]) == list(range(100))
+        assert np.asarray(mask)[:3].all() and np.asarray(mask)[3].sum() == 4
+        orders.append(np.asarray(order))
+    assert (orders[0] != orders[1]).any()
+
+
+def test_streams_differ_by_purpose_and_index():
+    key = jax.random.key(0)
+    draws = [
+        float(jax.random.uniform(step.stream(key, purpose, index))) for purpose in step.Purpose for index in range(3)
+    ]
+    assert len(set(draws)) == len(draws)
+
+
+def test_a_call_of_many_steps_equals_many_calls_of_one(setup, start, dataset):
+    together, _ = _run(setup, start, 4, dataset=dataset)
+    apart = start
+    for _ in range(4):
+        apart, _ = _run(setup, apart, 1, dataset=dataset)
+    assert int(together.step) == 4
+    assert not _same_bits(together.params, start.params)
+    assert _same_bits(together, apart)
+
+
+def test_sums_count_every_example_and_start_again_with_the_epoch(setup, start, dataset):
+    state, _ = _run(setup, start, 4, dataset=dataset)
+    assert float(state.epoch_sums["examples"]) == 100
+    state, _ = _run(setup, state, 1, dataset=dataset)
+    assert float(state.epoch_sums["examples"]) == 32
+
+
+def test_masked_examples_have_no_influence(setup, start, dataset):
+    images, labels = (x[:32] for x in _arrays(dataset.train))
+    mask = jnp.arange(32) < 4
+    other_images, other_labels = images.at[4:].set(7), labels.at[4:].set(3)
+    assert (images != other_images).any() and (labels != other_labels).any()
+    key = jax.random.key(0)
+    one, _ = step.train_step(setup, start, key, HYPERPARAMETERS, images, labels, mask)
+    other, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, mask)
+    unmasked, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, jnp.ones(32, bool))
+    assert _same_bits(one.params, other.params)
+    assert not _same_bits(one.params, unmasked.params)
+
+
+def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset):
+    """Against the gradient of the plain mean over 4 images, with augmentation and dropout off."""
+    model = setup.model.clone(mlp_dropout=0.0, attention=functools.partial(setup.model.attention.func))
+    plain = dataclasses.replace(
+        setup,
+        model=model,
+        preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, contrast=0.0, zoom=0.0),
+    )
+    numbers = {name: value for name, value in HYPERPARAMETERS.items() if not name.endswith("dropout")}
+    state = step.init_state(plain, jax.random.key(0), numbers)
+    images, labels = (x[:32] for x in _arrays(dataset.train))
+    padded, monitor = step.train_step(plain, state, jax.random.key(0), numbers, images, labels, jnp.arange(32) < 4)
+
+    def loss(params):
+        inputs = (images[:4].astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
+        logits = model.apply({"params": params}, inputs)
+        targets = 0.9 * jax.nn.one_hot(labels[:4], 10) + 0.1 / 10
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    np.testing.assert_allclose(padded.epoch_sums["loss"] / 4, value, rtol=1e-5)
+    # Adam's first step hides the gradient's scale, so a division by the wrong number shows only here.
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(monitor.grad_norm, norm, rtol=1e-4)
+    # Adam's first moment after one step is a tenth of the gradient.
+    for ours, theirs in zip(jax.tree.leaves(padded.opt_state[0].mu), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(ours, theirs / 10, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("real", [32, 5])
+@pytest.mark.parametrize("size", [1, 8, 16])
+def test_micro_batches_change_nothing(setup, start, dataset, size, real):
+    """Dropout on, full and ragged: loss, accuracies and gradients of the whole batch, to rounding."""
+    whole = dataclasses.replace(setup, microbatch=32)
+    assert whole.model.mlp_dropout > 0 and whole.batch_size == 32
+    images, labels = (x[:32] for x in _arrays(dataset.train))
+    arguments = (start, jax.random.key(0), HYPERPARAMETERS, images, labels, jnp.arange(32) < real)
+    expected, expected_monitor = jax.jit(functools.partial(step.train_step, whole))(*arguments)
+    parts = dataclasses.replace(setup, microbatch=size)
+    state, monitor = jax.jit(functools.partial(step.train_step, parts))(*arguments)
+    for name, value in expected.epoch_sums.items():
+        np.testing.assert_allclose(state.epoch_sums[name], value, rtol=1e-5)
+    np.testing.assert_allclose(monitor.grad_norm, expected_monitor.grad_norm, rtol=1e-5)
+    # Adam's first moment after one step is a tenth of the gradient, whose scale its update hides.
+    moments, expected_moments = (jax.tree.leaves(s.opt_state) for s in (state, expected))
+    for ours, theirs in zip(moments, expected_moments, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-7)
+
+
+def test_dropout_belongs_to_the_place_in_the_batch_and_the_step(setup, start, dataset):
+    """Twice the same image gets two masks, and the same place another one in the next step."""
+    images, labels = (jnp.repeat(x[:1], 32, axis=0) for x in _arrays(dataset.train))
+    one = dataclasses.replace(setup, preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, zoom=0.0))
+
+    def loss(place, number):
+        state, _ = step.train_step(
+            *(one, start.replace(step=jnp.int32(number)), jax.random.key(0), HYPERPARAMETERS),
+            *(images, labels, jnp.arange(32) == place),
+        )
+        return float(state.epoch_sums["loss"])
+
+    losses = [loss(0, 0), loss(1, 0), loss(0, 4)]
+    assert len(set(losses)) == 3
+
+
+def test_micro_batches_are_chosen_by_platform_or_by_the_configuration(dataset):
+    mesh = sharding.make_mesh()
+    assert experiment.microbatch(tiny_config().train, mesh) == 16
+    assert experiment.microbatch(tiny_config(train__batch_size=40).train, mesh) == 40
+    assert experiment.microbatch(tiny_config(train__microbatch=8).train, mesh) == 8
+
+
+def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, dataset):
+    images, labels = _arrays(dataset.test[:50])
+    assert len(labels) % 32
+    values = step.evaluate_call(setup, start.params, HYPERPARAMETERS, images, labels, 32)
+    inputs = (images.astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
+    logits = setup.model.apply({"params": start.params}, inputs)
+    assert values["accuracy"].shape == (50,)
+    assert int(values["accuracy"].sum()) == int((jnp.argmax(logits, -1) == labels).sum())
+    np.testing.assert_array_equal(values["predicted"], jnp.argmax(logits, -1))
+    expected = metrics.per_example(logits, labels, 0.1)
+    np.testing.assert_allclose(values["loss"], expected["loss"], rtol=1e-5)
+
+
+def test_the_first_step_that_is_not_finite_is_named(setup, start, dataset):
+    _, monitor = _run(setup, start, 4, dataset=dataset)
+    assert int(monitor.diverged_step) == -1
+    broken = start.replace(params=jax.tree.map(lambda x: x * jnp.inf, start.params), step=jnp.int32(1))
+    _, monitor = _run(setup, broken, 2, dataset=dataset)
+    assert int(monitor.diverged_step) == 1
+
+
+def test_the_first_step_whose_loss_is_far_above_uniform_guessing_is_named(setup, start, dataset):
+    """And it is that step's loss that is seen, whatever comes after it."""
+    _, calm = _run(setup, start, 1, dataset=dataset)
+    assert int(calm.diverged_step) == -1 and setup.loss_limit == pytest.approx(20 * np.log(10))
+    strict = dataclasses.replace(setup, loss_limit=float(calm.loss) * 0.999)
+    _, monitor = _run(strict, start, 4, dataset=dataset)
+    assert int(monitor.diverged_step) == 0
+    assert float(monitor.loss) == pytest.approx(float(calm.loss), rel=1e-6)
+
+
+def test_golden_steps(setup, start, dataset):
+    """Four steps from seed 0. A change of these numbers is a change of what every run computes."""
+    state, monitor = _run(setup, start, 4, dataset=dataset)
+    means = {name: float(value) / 100 for name, value in state.epoch_sums.items()}
+    np.testing.assert_allclose(means["loss"], 2.327406921, rtol=1e-4)
+    np.testing.assert_allclose(float(monitor.grad_norm), 2.846928358, rtol=1e-3)
+    assert means["accuracy"] == pytest.approx(0.11, abs=0.011)
