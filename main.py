@@ -18,7 +18,6 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from eanet import cli
-from eanet.config import rules as config_lib
 from eanet.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file.", lock_config=True)
@@ -28,7 +27,6 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Directory of the run.")
 def main(argv: list[str]) -> None:
     """Train what the flags describe."""
     cli.check_no_rest(argv)
-    config_lib.validate(_CONFIG.value)  # before a directory is named after it
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = _WORKDIR.value or cli.default_workdir(config_file, _CONFIG.value)
     cli.check_directory("--workdir", workdir)

@@ -16,7 +16,7 @@ from benchmarks.measurement import machine, random_dataset, write_json
 from eanet import cache, cli
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import experiment, members, sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 
 _EPOCH_IMAGES = 40_000  # CIFAR-100's training split
 _MOST = 0.02  # of an epoch's time, with a checkpoint an epoch
@@ -25,17 +25,17 @@ _MOST = 0.02  # of an epoch's time, with a checkpoint an epoch
 def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, directory: str) -> dict:
     """Give the seconds of every epoch without and with a checkpoint, and of them those in which training waits."""
     dataset = random_dataset(steps * config.train.batch_size)
-    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
+    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
-    arrays, state = group.put(dataset.train), group.init()
-    group.compile_training(state, *arrays)
+    arrays, state = trainer.put(dataset.train), trainer.init()
+    trainer.compile_training(state, *arrays)
     seconds: dict[str, list[float]] = {"without": [], "with": [], "waiting": []}
     for number in track(range(2 * repetitions + 2), "measuring"):
         started = time.perf_counter()
         if number % 2:
             checkpoints.save(state, number, config.to_dict(), {})
         waited = time.perf_counter() - started
-        state, *_ = group.train(state, *arrays, steps)
+        state, *_ = trainer.train(state, *arrays, steps)
         elapsed = time.perf_counter() - started
         checkpoints.wait()  # a slow disk would reach into the next epoch
         if number < 2:

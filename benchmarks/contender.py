@@ -25,7 +25,7 @@ def _ours(
     from eanet.data import datasets as data
     from eanet.model.vision_transformer import count_parameters
     from eanet.training import sharding
-    from eanet.training.trainer import Group
+    from eanet.training.trainer import Trainer
 
     config = default.get_config()
     fields = {"attention": "attention", "patch_size": "patch", "dim": "width", "mlp_dim": "hidden", "depth": "depth"}
@@ -41,17 +41,17 @@ def _ours(
     split = data.Split(images, labels)
     names = tuple(map(str, range(sizes["classes"])))
     dataset = data.Dataset(split, split, split, (127.5,) * 3, (64.0,) * 3, names)
-    group = Group(config, dataset, sharding.make_mesh(seeds))
-    arrays = group.put(split)
-    state, compiled = [group.init()], []
+    trainer = Trainer(config, dataset, sharding.make_mesh(seeds))
+    arrays = trainer.put(split)
+    state, compiled = [trainer.init()], []
 
     def train() -> None:
         if not compiled:  # in the first call, as the others do
-            compiled.append(group.compile_training(state[0], *arrays))
-        state[0], *_ = group.train(state[0], *arrays, len(images) // batch)
+            compiled.append(trainer.compile_training(state[0], *arrays))
+        state[0], *_ = trainer.train(state[0], *arrays, len(images) // batch)
 
     def predict() -> None:
-        group.evaluate(state[0].params, *arrays)
+        trainer.evaluate(state[0].params, *arrays)
 
     return count_parameters(state[0].params) // seeds, train, predict
 

@@ -16,21 +16,21 @@ from rich.progress import track
 from benchmarks.measurement import counted, machine, random_dataset, write_json
 from eanet import cache, cli
 from eanet.training import sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 
 
 def compile_variant(config: ml_collections.ConfigDict, steps: int) -> tuple[Callable[[], None], float]:
     """Compile a configuration's training; gives a function that trains some steps, and the seconds of compiling."""
     dataset = random_dataset(steps * config.train.batch_size)
-    group = Group(config, dataset, sharding.make_mesh(config.num_seeds))
-    arrays, state = group.put(dataset.train), [group.init()]
-    group.compile_training(state[0], *arrays)
+    trainer = Trainer(config, dataset, sharding.make_mesh(config.num_seeds))
+    arrays, state = trainer.put(dataset.train), [trainer.init()]
+    trainer.compile_training(state[0], *arrays)
 
     def train() -> None:
-        state[0], *_ = group.train(state[0], *arrays, steps)
+        state[0], *_ = trainer.train(state[0], *arrays, steps)
 
     train()
-    return train, group.seconds_compile
+    return train, trainer.seconds_compile
 
 
 def measure(configs: dict[str, ml_collections.ConfigDict], steps: int, repetitions: int) -> list[dict]:

@@ -21,9 +21,6 @@ def get_config() -> ml_collections.ConfigDict:
     vary.learning_rate = ()
     vary.weight_decay = ()
     vary.label_smoothing = ()
-    vary.attention_dropout = ()
-    vary.projection_dropout = ()
-    vary.mlp_dropout = ()
 
     # Data
     config.data = data = ml_collections.ConfigDict()
@@ -52,8 +49,6 @@ def get_config() -> ml_collections.ConfigDict:
     model.projection_dropout = 0.2  # rate, on the attention's output
     model.mlp_dropout = 0.2  # rate, after both layers of the MLP
     model.gelu = "tanh"  # tanh (Keras 3) | erf (tf.keras)
-    model.final_norm = False  # layer norm before pooling
-    model.pool = "mean"  # mean | cls
     model.dtype = "float32"  # of activations: float32 | bfloat16
 
     # Augmentation, in this order; 0 or False switches a part off
@@ -71,7 +66,6 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.variant = "optax"  # optax | keras (epsilon joins sqrt(v) before its bias correction)
     optimizer.learning_rate = 1e-3
     optimizer.weight_decay = 1e-4  # multiplied by the learning rate, as in Keras 3 and optax
-    optimizer.decay_mask = "all"  # all | kernels (spares biases, layer norms and positions)
     optimizer.schedule = "constant"  # constant | cosine (to 0 at the last step)
     optimizer.warmup_epochs = 0.0  # epochs of linear increase from 0
     optimizer.clip_norm = 0.0  # global norm of the gradient; 0 = no clipping

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eanet.attention.external import ExternalAttention, SelfAttention
+    from eanet.attention import ExternalAttention, SelfAttention
     from eanet.model.vision_transformer import VisionTransformer, build_model
 
 __all__ = ["ExternalAttention", "SelfAttention", "VisionTransformer", "build_model"]
@@ -14,5 +14,5 @@ __all__ = ["ExternalAttention", "SelfAttention", "VisionTransformer", "build_mod
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "attention.external" if name.endswith("Attention") else "model.vision_transformer"
+    module = "attention" if name.endswith("Attention") else "model.vision_transformer"
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -17,8 +17,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from eanet.config import hints
-from eanet.config import rules as config_lib
+from eanet.config import hints, rules, stored
 from eanet.errors import UserError, printable
 from eanet.training import processes
 
@@ -112,7 +111,7 @@ def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> No
     """
     path = pathlib.Path(path)
     accepted = f"accepted: a directory{', existing or new' if new else ''}"
-    if not config_lib.is_text(str(path)):
+    if not rules.is_text(str(path)):
         raise UserError(f"{flag}={str(path)!r} holds control characters or bytes that are no text; {accepted}")
     try:
         existing = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
@@ -147,7 +146,7 @@ def read_config(arguments: Sequence[str]) -> tuple[str, ml_collections.ConfigDic
     config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=own, sys_argv=argv)
     flags.DEFINE_string("workdir", "", "", flag_values=own)
     check_no_rest(_parse(own, argv))
-    config_lib.validate(own.config)
+    rules.validate(own.config)
     return config_flags.get_config_filename(own["config"]), own.config
 
 
@@ -183,8 +182,8 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
         raise UserError(f"{given} cannot be read: {hints.explain_failure(path, error)}") from error
     if flag_values.config is None:
         raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
-    for field, value in config_lib.flatten(fields).items():
-        if field not in config_lib.RULES:
+    for field, value in rules.flatten(fields).items():
+        if field not in rules.RULES:
             place = hints.find_line(path, field)
             raise UserError(f"{place}: config.{field}={value!r}: no such field{hints.meant(field)}")
     return rest
@@ -193,9 +192,9 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
 def _check_override(match: re.Match) -> None:
     """Raise UserError if an override names no field, or negates one that is not True or False."""
     negated, field, value = match.groups()
-    if field not in config_lib.RULES:
+    if field not in rules.RULES:
         raise UserError(f"--config.{field}: no such field{hints.meant(field)}")
-    accepted = config_lib.RULES[field][1]
+    accepted = rules.RULES[field][1]
     if negated and (value is not None or accepted != "True or False"):
         what = "sets a field that is True or False to False, and takes no value"
         raise UserError(f"{match[0]}: --noconfig.FIELD {what}; accepted of config.{field}: {accepted}")
@@ -210,7 +209,7 @@ def _complaint(error: flags.Error) -> str:
     flag = re.match(r"flag (--([\w.-]+)=)|Missing value for flag (--([\w.-]+))", str(error))
     if not flag:
         return f"{error}; --help lists the flags"
-    rule = config_lib.RULES.get((flag[2] or flag[4]).removeprefix("config."))
+    rule = rules.RULES.get((flag[2] or flag[4]).removeprefix("config."))
     accepted = f"accepted: {rule[1]}" if rule else "--help lists the flags"
     if flag[3]:
         return f"{flag[3]} has no value; {accepted}"
@@ -229,7 +228,7 @@ def default_workdir(config_file: str, config: ml_collections.ConfigDict) -> path
 
     Under a W&B agent it is runs/<sweep>/<config file>-<hash>-<run>, as W&B may ask for a point twice.
     """
-    name = f"{config_name(config_file)}-{config_lib.fingerprint(config.to_dict())}"
+    name = f"{config_name(config_file)}-{stored.fingerprint(config.to_dict())}"
     sweep, run_id = (os.environ.get(f"WANDB_{part}_ID", "") for part in ("SWEEP", "RUN"))
     if sweep:
         return pathlib.Path("runs", sweep, f"{name}-{run_id}" if run_id else name)
@@ -244,8 +243,8 @@ def config_name(config_file: str) -> str:
 
 def _help() -> str:
     """Describe the command line and every field of the configuration."""
-    width = max(map(len, config_lib.RULES))
-    fields = "\n".join(f"  --config.{name:<{width}}  {accepted}" for name, (_, accepted) in config_lib.RULES.items())
+    width = max(map(len, rules.RULES))
+    fields = "\n".join(f"  --config.{name:<{width}}  {accepted}" for name, (_, accepted) in rules.RULES.items())
     return f"""{sys.modules["__main__"].__doc__}
 flags:
   --config=FILE    configuration file, configs/eanet.py say (required, before its fields)

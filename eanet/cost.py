@@ -1,7 +1,8 @@
 """What a configuration costs: python -m eanet.cost --config=FILE [--config.FIELD=VALUE …] [--match=FILE].
 
-Prints parameters, multiply-adds and activation memory of one image. With --match, the values of head_dim, dim or
-memory_size that bring the first configuration nearest to the second in parameters or in multiply-adds.
+Prints parameters, multiply-adds and activation memory of one image. With --match, the values of
+dim, or of a size of the attention, that bring the first configuration nearest to the second in parameters or in
+multiply-adds.
 """
 
 import functools
@@ -13,7 +14,8 @@ import jax
 import ml_collections
 
 from eanet import cache, cli
-from eanet.config import rules as config_lib
+from eanet.attention import ATTENTIONS
+from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.model import footprint
@@ -30,7 +32,6 @@ IMAGES = {
     "mnist": ((28, 28, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
 }
-_MATCHED = {"external": ("memory_size", "dim"), "self": ("head_dim", "dim"), "none": ("dim",)}
 _LARGEST = 512  # value that --match tries
 _NEAR = 0.1  # relative; what is further off is no match
 
@@ -42,7 +43,7 @@ def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tup
     else:
         dataset = data.load(config.data)
         image_shape, classes = dataset.train.images.shape[1:], len(dataset.class_names)
-    config_lib.validate_for_images(config, image_shape)
+    rules.validate_for_images(config, image_shape)
     return build_model(config.model, classes), image_shape
 
 
@@ -53,7 +54,8 @@ def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[st
     of a field that has no accepted value up to 512.
     """
     found = []
-    for field in _MATCHED[config.model.attention]:
+    own = getattr(ATTENTIONS[config.model.attention], "MATCHED", ())
+    for field in (*own, "dim"):
         trial = ml_collections.ConfigDict(config.to_dict())
         values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
         if not values:
@@ -73,7 +75,7 @@ def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[st
 def _accepts(trial: ml_collections.ConfigDict, field: str, value: int) -> bool:
     trial.model[field] = value
     try:
-        config_lib.validate(trial)
+        rules.validate(trial)
     except UserError:
         return False
     return True

@@ -5,17 +5,20 @@ memory, cost and optimizer, and prints their addresses. Every call saves new one
 saved as JSON instead, without a network or an account.
 """
 
+import itertools
 import json
 import sys
 from typing import Any
 
 from eanet import cli
-from eanet.config import rules as config_lib
+from eanet.attention import ATTENTIONS
+from eanet.config import rules
 from eanet.errors import UserError
 
 NAME = "External attention against self-attention"
 TRAINING = "Metric('JobType') == 'train'"
-COLORS = {"external": "#0072B2", "self": "#D55E00", "none": "#009E73"}  # of attentions, safe for the colour-blind
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")  # safe for the colour-blind
+COLORS = dict(zip(ATTENTIONS, itertools.cycle(_PALETTE), strict=False))
 _MAX_GROUPS = 100  # lines or bars of a plot; W&B's own limit is 10
 
 # Names that W&B has from the program itself: nested fields of the configuration, and keys of rows and results.
@@ -187,7 +190,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be saved as JSON")
     arguments = parser.parse_args()
     for name in ("entity", "project"):
-        value, (check, accepted) = getattr(arguments, name), config_lib.RULES[f"wandb.{name}"]
+        value, (check, accepted) = getattr(arguments, name), rules.RULES[f"wandb.{name}"]
         if not check(value):
             raise UserError(f"--{name}={value!r}; accepted: {accepted}")
     if arguments.dry_run:

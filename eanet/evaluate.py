@@ -18,15 +18,16 @@ import ml_collections
 import numpy as np
 
 from eanet import cache, cli
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.data import datasets as data
 from eanet.errors import UserError, printable
 from eanet.run.checkpoint import Checkpoints
 from eanet.run.initial_weights import read_initial_weights
 from eanet.run.interruption import Interruption
 from eanet.run.record import Record
+from eanet.run.rows import combine
 from eanet.training import members, metrics, processes, sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 
 SPLITS = ("validation", "test")
 
@@ -42,19 +43,19 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     fields = record.read("config.json")
     if fields is None:
         raise UserError(f"--workdir={workdir} holds no run (there is no config.json); accepted: a run's directory")
-    config = config_lib.from_record(fields, f"{record.workdir}/config.json")
+    config = stored.from_record(fields, f"{record.workdir}/config.json")
     fields = config.to_dict()
     if not record.checkpoints.is_dir():
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
-    config_lib.validate_for_images(config, dataset.train.images.shape[1:])
-    group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
-    restored = Checkpoints(record.checkpoints, read_only=True).restore(group.shapes(), fields)
+    rules.validate_for_images(config, dataset.train.images.shape[1:])
+    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(fields))))
+    restored = Checkpoints(record.checkpoints, read_only=True).restore(trainer.shapes(), fields)
     if restored is None:
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     state, extra = restored
     result = {"split": split, "step": int(state.step.addressable_shards[0].data[0])}
-    result |= _evaluate(group, state.params, dataset, split, config.data.eval_limit, extra["tally"]["diverged"])
+    result |= _evaluate(trainer, state.params, dataset, split, config.data.eval_limit, extra["tally"]["diverged"])
     record.write(f"evaluation-{split}.json", result)
     return result
 
@@ -65,33 +66,33 @@ def evaluate_weights(config: ml_collections.ConfigDict, split: str) -> dict[str,
     Raises UserError if there are none or they do not fit.
     """
     if not config.init_from:
-        accepted = config_lib.RULES["init_from"][1].partition(";")[0]
+        accepted = rules.RULES["init_from"][1].partition(";")[0]
         raise UserError(f"config.init_from='' names no weights to evaluate; accepted: {accepted}")
     cache.keep_compiled_programs()
     processes.join()
-    mesh = sharding.make_mesh(len(members.of(config.to_dict())))
+    mesh = sharding.make_mesh(len(members.members_from_config(config.to_dict())))
     sharding.check_batch(config.train, mesh)
     dataset = processes.first_alone(lambda: data.load(config.data))
-    config_lib.validate_for_images(config, dataset.train.images.shape[1:])
+    rules.validate_for_images(config, dataset.train.images.shape[1:])
     weights = read_initial_weights(config, dataset)
-    group = Group(config, dataset, mesh)
-    params = group.put_by_member(weights.params)
+    trainer = Trainer(config, dataset, mesh)
+    params = trainer.put_by_member(weights.params)
     result = {"split": split, "weights": config.init_from}
-    return result | _evaluate(group, params, dataset, split, config.data.eval_limit, [-1] * len(group.members))
+    return result | _evaluate(trainer, params, dataset, split, config.data.eval_limit, [-1] * len(trainer.members))
 
 
 def _evaluate(
-    group: Group, params: Any, dataset: data.Dataset, split: str, eval_limit: int, diverged: Sequence[int]
+    trainer: Trainer, params: Any, dataset: data.Dataset, split: str, eval_limit: int, diverged: Sequence[int]
 ) -> dict[str, Any]:
     """Return the metrics of a split: the means over the members that have not diverged, and each one's."""
     examples: data.Split = getattr(dataset, split)
-    values = group.evaluate(params, *group.put(examples))
+    values = trainer.evaluate(params, *trainer.put(examples))
     result: dict[str, Any] = {"examples": len(examples)}
     if eval_limit:
         result["eval_limit"] = eval_limit
-    healthy = {member: i for i, member in enumerate(group.members) if diverged[i] < 0}
+    healthy = {member: i for i, member in enumerate(trainer.members) if diverged[i] < 0}
     numbers = {member: metrics.means(values, i) for member, i in healthy.items()}
-    result |= members.combine(group.members, numbers)
+    result |= combine(trainer.members, numbers)
     details = [_details(dataset, examples.labels, {name: x[i] for name, x in values.items()}) for i in healthy.values()]
     return result | _mean(details)
 

@@ -113,7 +113,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided"
     return float(stats.binomtest(only_ours, only_ours + only_theirs, alternative=alternative).pvalue)
 
 
-def combine(p_values: Sequence[float]) -> float:
+def combine_p_values(p_values: Sequence[float]) -> float:
     """Combine p-values of any dependence into one: twice their median (Vovk & Wang 2020 treat such averages)."""
     return min(1.0, 2 * float(np.median(p_values))) if len(p_values) > 1 else float(p_values[0])
 

@@ -1,8 +1,6 @@
-"""The journey of a run: data → calls of the compiled step → evaluation → record."""
+"""A run from its configuration to its results: data, training, validation, test, and what it leaves on disk."""
 
 import contextlib
-import dataclasses
-import math
 import os
 import pathlib
 import signal
@@ -11,27 +9,27 @@ from typing import Any, NoReturn
 
 import jax
 import ml_collections
-import numpy as np
 
 from eanet import cache
-from eanet.config import rules as config_lib
+from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.data import guards
 from eanet.errors import UserError
-from eanet.model import footprint
-from eanet.run import curves, tracking
+from eanet.model.footprint import Footprint
 from eanet.run.checkpoint import Checkpoints
+from eanet.run.clock import Clock
 from eanet.run.initial_weights import InitialWeights, read_initial_weights
 from eanet.run.interruption import Interruption
+from eanet.run.outputs import Outputs
 from eanet.run.progress import RunProgress
-from eanet.run.record import Record, environment
-from eanet.run.scores import FAR, Tally
-from eanet.training import members, metrics, processes, sharding, step
-from eanet.training.members import Member
-from eanet.training.trainer import Group
+from eanet.run.record import Record
+from eanet.run.results import describe_cost, summarize, write_curves, write_predictions
+from eanet.run.rows import combine, describe_results, glance, rows_of
+from eanet.run.scores import Scores, what_diverged
+from eanet.training import metrics, processes, sharding, step
+from eanet.training.members import Member, members_from_config
+from eanet.training.trainer import Trainer
 
-# The host breaks up long calls so that the bar moves and a signal is heard about this often.
-_PACE_SECONDS = 2.0
 # Enough for three digits of every statistic, and no more than a second.
 _GUARD_IMAGES = 1024
 _DIVERGES = (
@@ -50,8 +48,8 @@ def train(
     128 + signal if SIGTERM or SIGINT asked to stop (after a checkpoint). interruption is the caller's, if the caller
     listens for signals already.
     """
-    config_lib.validate(config)
-    fields = config.to_dict()
+    rules.validate(config)
+    fields, networks = config.to_dict(), members_from_config(config.to_dict())
     cache.keep_compiled_programs()
     processes.join()
     record = Record(workdir, primary=jax.process_index() == 0)
@@ -59,13 +57,13 @@ def train(
         record.check(fields)
         results = record.read("results.json")
         if results is not None:
-            _say(f"{record.workdir} is finished; nothing to do.\n{members.describe(members.of(fields), results)}")
+            _say(f"{record.workdir} is finished; nothing to do.\n{describe_results(networks, results)}")
             return results
         record.check_place()
-        mesh = sharding.make_mesh(len(members.of(fields)))
+        mesh = sharding.make_mesh(len(networks))
         sharding.check_batch(config.train, mesh)
         dataset = processes.first_alone(lambda: data.load(config.data))
-        config_lib.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
+        rules.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
         begin_with = None
         if config.init_from and not record.has_checkpoint():
             begin_with = read_initial_weights(config, dataset)
@@ -94,263 +92,210 @@ class Run:
         begin_with: InitialWeights | None = None,
     ):
         self._config, self._dataset, self._record = config, dataset, record
-        self._group = Group(config, dataset, mesh)
-        self._members, self._experiment = self._group.members, self._group.experiment
-        self._tally = Tally.of(len(self._members))
+        self._trainer = Trainer(config, dataset, mesh)
+        self._members, self._experiment = self._trainer.members, self._trainer.experiment
+        self._scores = Scores.of(len(self._members))
+        self._footprint = Footprint(self._experiment.model, self._experiment.image_shape)
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
-        self._run_id = str(record.read_note("wandb.json").get("id", ""))
-        self._footprint = footprint.Footprint(self._experiment.model, self._experiment.image_shape)
-        restored = self._checkpoints.restore(self._group.shapes(), config.to_dict())
+        self._outputs = Outputs(config, record, self._checkpoints, self._members)
+        restored = self._checkpoints.restore(self._trainer.shapes(), config.to_dict())
+        step, total = 0, self._experiment.total_steps
         if restored:
             self._state, extra = restored
-            self._tally = Tally(**extra["tally"])
-            self._run_id = self._run_id or extra["wandb_run_id"]
-            record.begin(config.to_dict(), self._position(), extra["rows"])
-            _say(f"Going on from step {self._position()} of {self._experiment.total_steps} in {record.workdir}")
+            self._scores = Scores(**extra["tally"])
+            self._outputs.run_id = self._outputs.run_id or extra["wandb_run_id"]
+            step = int(self._state.step.addressable_shards[0].data[0])  # which all members have in common
+            record.begin(config.to_dict(), step, extra["rows"])
+            _say(f"Going on from step {step} of {total} in {record.workdir}")
         else:
-            self._state = self._group.init(begin_with and begin_with.params)
+            self._state = self._trainer.init(begin_with and begin_with.params)
             record.begin(config.to_dict(), 0, 0)
             if begin_with:
                 record.write("initial_weights.json", begin_with.origin)
             _say(f"Training in {record.workdir}{f' from {config.init_from}' if begin_with else ''}")
-
-    def _position(self) -> int:
-        """Give the steps done, which all members have in common."""
-        return int(self._state.step.addressable_shards[0].data[0])
+        self._clock = Clock(self._experiment, config.train.steps_per_call, len(self._members), step)
+        self._bar = RunProgress(config.train.epochs, self._experiment.steps_per_epoch, step, jax.process_index() == 0)
 
     def finish(self, interruption: Interruption) -> dict[str, Any]:
-        """Run the remaining steps and the test, write the results, and close everything that was opened."""
-        fields = self._config.to_dict()
-        names = [member.name for member in self._members] if len(self._members) > 1 else []
-        tracker = tracking.start(fields, self._record.workdir, self._run_id, jax.process_index() == 0, names)
-        exit_code = 1
-        results: dict[str, Any] = {}
+        """Take the remaining steps and the test, write the results, and close everything that was opened."""
         try:
-            if tracker.run_id:
-                self._run_id = tracker.run_id
-                self._record.write("wandb.json", {"id": self._run_id})
-            size = {"parameters": self._footprint.parameters, "mmac": self._footprint.mmac}
-            tracker.describe(size | {"environment": environment()})
-            tracker.catch_up(self._record.rows())
-            self._train(tracker, interruption)
-            results = self._test()
-            exit_code = 0
-        except SystemExit as stop:
-            exit_code = stop.code
-            raise
+            with self._outputs as outputs:
+                try:
+                    outputs.begin({"parameters": self._footprint.parameters, "mmac": self._footprint.mmac})
+                    self._train(interruption)
+                    outputs.results = self._test()
+                finally:
+                    interruption.at_once = False  # closing is not to be cut short
         finally:
-            interruption.at_once = False  # closing is not to be cut short
-            try:
-                self._checkpoints.close()
-            finally:
-                tracker.finish(results, self._record.curves, exit_code)
-                interruption.at_once = jax.process_count() == 1
-        return results
+            interruption.at_once = jax.process_count() == 1
+        return outputs.results
 
-    def _train(self, tracker: tracking.Tracker, interruption: Interruption) -> None:
-        per_epoch = self._experiment.steps_per_epoch
-        if self._position() == 0:
+    def _train(self, interruption: Interruption) -> None:
+        """Take the remaining steps: rows of metrics on the way, checkpoints after them, and one at the end."""
+        clock = self._clock
+        if clock.step == 0:
             self._check_input()
-        images, labels = self._group.put(self._dataset.train)
-        validation = self._group.put(self._dataset.validation)
-        position = self._position()
-        if position == self._experiment.total_steps:
+        training, validation = (self._trainer.put(split) for split in (self._dataset.train, self._dataset.validation))
+        if clock.run_ends:
             return
-        activation_bytes = self._group.compile_training(self._state, images, labels)
-        self._tally.activation_bytes = activation_bytes
-        pace = 1.0  # steps of the next call
-        seconds, first = 0.0, position  # of training since the last row, and the step it started from
-        epochs = self._config.train.epochs
-        bar = RunProgress(epochs, per_epoch, position, show=jax.process_index() == 0)
+        self._scores.activation_bytes = self._trainer.compile_training(self._state, *training)
         interruption.at_once = False
-        with bar:
-            while position < self._experiment.total_steps:
-                end = self._next_row(position)
-                num_steps = min(end - position, max(1, int(pace)))
-                started = time.perf_counter()
-                self._state, monitor, sums = self._group.train(self._state, images, labels, num_steps)
-                elapsed = time.perf_counter() - started
-                for i, at, what in self._tally.diverging(monitor):
-                    bar.say(self._leave_out(i, at, what))
-                position += num_steps
-                pace, asked = processes.agree(_PACE_SECONDS * num_steps / elapsed, interruption.received or 0)
-                seconds += elapsed
-                self._tally.seconds_train += elapsed
-                numbers = self._train_numbers(sums, monitor)
-                speed = {"train/images_per_second": self._images(position - first) / seconds}
-                if position == end:
-                    if position % per_epoch == 0:
-                        self._validate(position // per_epoch, validation, numbers)
-                    row = {"step": position, "epoch": position / per_epoch} | speed
-                    row |= members.combine(self._members, numbers)
-                    self._checkpoints.check()
-                    self._record.append(row)
-                    tracker.log(row)
-                    if position % per_epoch == 0:
-                        bar.say(self._check_validation())
-                    seconds, first = 0.0, position
-                    if position % (per_epoch * self._config.checkpoint.every_epochs) == 0:
-                        self._save(position)
-                whose, glance = members.glance(self._members, numbers)
-                bar.update(position, glance | speed, whose)
+        with self._bar:
+            while not clock.run_ends:
+                monitor, sums = self._take_steps(training)
+                self._drop_diverged(monitor)
+                asked = self._agree(interruption)
+                numbers = self._training_metrics(monitor, sums)
+                speed = {"train/images_per_second": clock.images_per_second}
+                if clock.row_is_due:
+                    self._write_row(numbers, speed, validation)
+                    if self._checkpoint_is_due():
+                        self._save()
+                whose, glance_at = glance(self._members, numbers)
+                self._bar.update(clock.step, glance_at | speed, whose)
                 if asked:
-                    self._stop(position, signal.Signals(asked))
-        self._save(position)
+                    self._stop(asked)
+        self._save()
         self._checkpoints.wait()  # results are of a run that is on disk
         interruption.at_once = jax.process_count() == 1  # the test can be made again
-        _, asked = processes.agree(pace, interruption.received or 0)
-        if asked:
-            self._stop(position, signal.Signals(asked))
+        if asked := self._agree(interruption):
+            self._stop(asked)
 
-    def _stop(self, position: int, asked: signal.Signals) -> NoReturn:
+    def _take_steps(self, training: tuple[jax.Array, jax.Array]) -> tuple[step.Monitor, dict[str, Any]]:
+        """Take the steps of one call, and return what it reports and the sums of the epoch so far."""
+        steps, started = self._clock.steps_of_call, time.perf_counter()
+        self._state, monitor, sums = self._trainer.train(self._state, *training, steps)
+        seconds = time.perf_counter() - started
+        self._clock.took(steps, seconds)
+        self._scores.seconds_train += seconds
+        return monitor, sums
+
+    def _agree(self, interruption: Interruption) -> int:
+        """Let all processes go on at the slowest one's pace, and return the signal that any of them has; 0 for none."""
+        clock, received = self._clock, interruption.received or 0
+        clock.pace, asked = processes.least_pace_and_highest_signal(clock.pace, received)
+        return asked
+
+    def _stop(self, asked: int) -> NoReturn:
         """Save, say how to go on, and end as the signal asked."""
-        self._save(position)
+        self._save()
         self._checkpoints.wait()
         again = "the same command"
         if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
             again += f" with --workdir={self._record.workdir}"
-        _say(f"{asked.name} at step {position}: saved; {again} goes on.")
+        _say(f"{signal.Signals(asked).name} at step {self._clock.step}: saved; {again} goes on.")
         raise SystemExit(128 + asked)
 
+    def _training_metrics(self, monitor: step.Monitor, sums: dict[str, Any]) -> dict[Member, dict[str, float]]:
+        """Return the means of the epoch so far of each member that has not diverged, as Keras's bar shows them."""
+        return {
+            member: {f"train/{name}": float(sums[name][i]) / float(sums["examples"][i]) for name in metrics.NAMES}
+            | {"train/learning_rate": float(monitor.learning_rate[i]), "train/grad_norm": float(monitor.grad_norm[i])}
+            for i, member in enumerate(self._members)
+            if self._scores.healthy(i)
+        }
+
+    def _write_row(
+        self,
+        numbers: dict[Member, dict[str, float]],
+        speed: dict[str, float],
+        validation: tuple[jax.Array, jax.Array],
+    ) -> None:
+        """Write a row of metrics; at the end of an epoch, with those of the validation split."""
+        clock = self._clock
+        if clock.epoch_ends:
+            self._validate(validation, numbers)
+        row = {"step": clock.step, "epoch": clock.epochs} | speed | combine(self._members, numbers)
+        self._outputs.write_row(row)
+        if clock.epoch_ends:
+            self._bar.say(self._check_validation())
+        clock.start_row()
+
+    def _validate(self, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict[str, float]]) -> None:
+        """Add the metrics of the validation split to each member's numbers; drop those of one that diverges there."""
+        values, epoch = self._trainer.evaluate(self._state.params, *validation), round(self._clock.epochs)
+        for i, member in enumerate(self._members):
+            if member not in numbers:
+                continue
+            averages = metrics.means(values, i)
+            if what := what_diverged("validation", averages["loss"], self._experiment.loss_limit):
+                _say(self._drop(i, self._clock.step, f"{what} after step {self._clock.step}"))
+                del numbers[member]
+                continue
+            numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
+            numbers[member] |= self._scores.best(i, epoch, averages["accuracy"])
+
+    def _drop_diverged(self, monitor: step.Monitor) -> None:
+        for i, at, what in self._scores.diverging(monitor):
+            self._bar.say(self._drop(i, at, what))
+
+    def _drop(self, i: int, step: int, what: str) -> str:
+        """Mark a member as diverged, and return the line that says so. Raises UserError if none is left."""
+        name = self._members[i].name
+        if self._scores.drop(i, step):
+            return f"warning: {name}: {what}; it is left out from here, the others go on"
+        whose = f"{name}, the last member that had not diverged: " if len(self._members) > 1 else ""
+        saved = self._checkpoints.steps()
+        kept = f"the last good checkpoint is kept, of step {saved[-1]}" if saved else "there is no checkpoint before"
+        raise UserError(f"{whose}{what}; {kept} in {self._record.checkpoints}", exit_code=1)
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self._experiment.steps_per_epoch * self._config.checkpoint.every_epochs
+        return self._clock.step % every == 0
+
+    def _save(self) -> None:
+        self._count_seconds()
+        self._outputs.save(self._state, self._clock.step, self._scores)
+
+    def _test(self) -> dict[str, Any]:
+        """Touch the test split, once, and write everything that a finished run leaves."""
+        self._count_seconds()
+        tested = self._trainer.evaluate(self._state.params, *self._trainer.put(self._dataset.test))
+        inference = len(self._dataset.test) * len(self._members) / self._trainer.seconds_evaluate
+        rows = self._epoch_rows()
+        self._count_seconds()
+        for i in range(len(self._members)):
+            what = what_diverged("test", metrics.means(tested, i)["loss"], self._experiment.loss_limit)
+            if what and self._scores.healthy(i):
+                _say(self._drop(i, self._experiment.total_steps, what))
+        images = self._clock.images(self._experiment.total_steps)
+        results = summarize(tested, rows[-1], self._members, self._scores)
+        results |= describe_cost(self._experiment, self._footprint, self._scores, images, inference)
+        if self._config.data.eval_limit:
+            results["eval_limit"] = self._config.data.eval_limit
+        write_predictions(self._record, tested, self._dataset)
+        write_curves(self._record, rows, len(self._dataset.class_names), self._members)
+        self._record.write("results.json", results)
+        _say(describe_results(self._members, results))
+        return results
+
     def _check_input(self) -> None:
+        """Warn if training sees other images than evaluation."""
         sample = self._dataset.train.images[:_GUARD_IMAGES]
         key = step.stream(jax.random.key(self._config.seed), step.Purpose.AUGMENT)
         for warning in guards.check_input(key, sample, self._experiment.preprocessing, self._config.guard):
             _say(f"warning: {warning}")
 
     def _check_validation(self) -> str:
-        """Give a warning where a member's newest epoch completes the pattern of a network that sees other images."""
+        """Return a warning if a member's newest epoch completes the pattern of a network that sees other images."""
         rows, classes = self._epoch_rows(), len(self._dataset.class_names)
         found = []
         for member in self._members:
-            own = members.rows_of(rows, self._members, member)
+            own = rows_of(rows, self._members, member)
             if len(own) == len(rows) and guards.validation_diverges(own, classes):
                 found.append(member.name)
         whose = f" ({', '.join(found)})" if len(self._members) > 1 else ""
         return _DIVERGES.format(classes) + whose if found else ""
 
     def _epoch_rows(self) -> list[dict[str, Any]]:
-        """Give the rows of metrics.jsonl that end an epoch."""
+        """Return the rows of metrics.jsonl that end an epoch."""
         return [row for row in self._record.rows() if row["step"] % self._experiment.steps_per_epoch == 0]
 
-    def _next_row(self, position: int) -> int:
-        """Give the step of the next row of metrics: a multiple of steps_per_call in its epoch, or its end."""
-        per_epoch, per_call = self._experiment.steps_per_epoch, self._config.train.steps_per_call
-        start = position // per_epoch * per_epoch
-        if not per_call:
-            return start + per_epoch
-        return min(start + per_epoch, start + ((position - start) // per_call + 1) * per_call)
-
-    def _train_numbers(self, sums: dict, monitor: step.Monitor) -> dict[Member, dict[str, float]]:
-        """Give each member's means of the epoch so far, as Keras's progress bar shows them."""
-        return {
-            member: {f"train/{name}": float(sums[name][i]) / float(sums["examples"][i]) for name in metrics.NAMES}
-            | {"train/learning_rate": float(monitor.learning_rate[i]), "train/grad_norm": float(monitor.grad_norm[i])}
-            for i, member in enumerate(self._members)
-            if self._tally.healthy(i)
-        }
-
-    def _leave_out(self, i: int, step: int, what: str) -> str:
-        """Mark a member as diverged; gives the line that says so. Raises UserError where none is left."""
-        member, diverged = self._members[i], self._tally.diverged
-        diverged[i] = step
-        if min(diverged) < 0:
-            return f"warning: {member.name}: {what}; it is left out from here, the others go on"
-        whose = f"{member.name}, the last member that had not diverged: " if len(self._members) > 1 else ""
-        saved = self._checkpoints.steps()
-        kept = f"the last good checkpoint is kept, of step {saved[-1]}" if saved else "there is no checkpoint before"
-        raise UserError(f"{whose}{what}; {kept} in {self._record.checkpoints}", exit_code=1)
-
-    def _diverged(self, split: str, loss: float) -> str:
-        """Return what is wrong with the loss on a split, or nothing."""
-        if loss <= self._experiment.loss_limit:
-            return ""
-        return f"{split} loss {loss:g} {FAR}" if math.isfinite(loss) else f"{split} loss is not finite"
-
-    def _validate(self, epoch: int, validation: tuple[jax.Array, jax.Array], numbers: dict[Member, dict]) -> None:
-        """Add the metrics of the validation split to each member's numbers; drop those of one that diverges there."""
-        values = self._group.evaluate(self._state.params, *validation)
-        for i, member in enumerate(self._members):
-            if member not in numbers:
-                continue
-            averages = metrics.means(values, i)
-            if diverged := self._diverged("validation", averages["loss"]):
-                step = epoch * self._experiment.steps_per_epoch
-                _say(self._leave_out(i, step, f"{diverged} after step {step}"))
-                del numbers[member]
-                continue
-            numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
-            numbers[member] |= self._tally.best(i, epoch, averages["accuracy"])
-
-    def _test(self) -> dict[str, Any]:
-        """Touch the test split, once, and write everything that a finished run leaves."""
-        self._count_seconds()
-        values = self._group.evaluate(self._state.params, *self._group.put(self._dataset.test))
-        seconds_test = self._group.seconds_evaluate
-        rows = self._epoch_rows()
-        self._count_seconds()
-        tally, count = self._tally, len(self._members)
-        for i in range(count):
-            diverged = self._diverged("test", metrics.means(values, i)["loss"])
-            if tally.healthy(i) and diverged:
-                _say(self._leave_out(i, self._experiment.total_steps, diverged))
-
-        def last(member: Member) -> dict[str, Any]:
-            return members.rows_of(rows[-1:], self._members, member)[0]
-
-        numbers = {
-            member: {f"test/{name}": value for name, value in metrics.means(values, i).items()}
-            | {name: value for name, value in last(member).items() if name.startswith("val/")}
-            for i, member in enumerate(self._members)
-            if tally.healthy(i)
-        }
-        results = members.combine(self._members, numbers)
-        images = self._images(self._experiment.total_steps)
-        results |= {
-            "epochs": self._config.train.epochs,
-            "steps": self._experiment.total_steps,
-            "parameters": self._footprint.parameters,
-            "mmac": self._footprint.mmac,
-            "activation_mib": tally.activation_bytes / 2**20,
-            "seconds_compile": tally.seconds_compile,
-            "seconds_train": tally.seconds_train,
-            "seconds_evaluate": tally.seconds_evaluate,
-            "images_per_second": images / tally.seconds_train,
-            "images_per_second_inference": len(self._dataset.test) * count / seconds_test,
-        }
-        if self._config.data.eval_limit:
-            results["eval_limit"] = self._config.data.eval_limit
-        if count > 1:
-            results["members"] = members.table(self._members, numbers, tally.diverged)
-        class_names, superclass_names = map(np.array, (self._dataset.class_names, self._dataset.superclass_names))
-        arrays = dict(values) if count > 1 else {name: value[0] for name, value in values.items()}
-        arrays |= {"label": self._dataset.test.labels, "class_name": class_names}
-        if len(superclass_names):
-            superclass_of = np.array(self._dataset.superclass_of, np.int32)
-            arrays |= {"superclass_name": superclass_names, "superclass_of": superclass_of}
-        self._record.write_predictions(**arrays)
-        title = self._record.workdir.name
-        self._record.write_curves(lambda path: curves.draw(rows, path, title, len(class_names), self._members))
-        self._record.write("results.json", results)
-        _say(members.describe(self._members, results))
-        return results
-
-    def _images(self, steps: int) -> float:
-        """Give how many images all members together see in so many steps."""
-        per_step = self._experiment.train_examples / self._experiment.steps_per_epoch
-        return steps * per_step * len(self._members)
-
     def _count_seconds(self) -> None:
-        """Take over what the group has measured since the last time."""
-        self._tally.seconds_compile += self._group.seconds_compile
-        self._tally.seconds_evaluate += self._group.seconds_evaluate
-        self._group.seconds_compile = self._group.seconds_evaluate = 0.0
-
-    def _save(self, position: int) -> None:
-        self._count_seconds()
-        extra = {"tally": dataclasses.asdict(self._tally), "wandb_run_id": self._run_id}
-        extra["rows"] = len(self._record.rows())
-        self._checkpoints.save(self._state, position, self._config.to_dict(), extra)
+        """Add the seconds that the trainer has measured since the last time."""
+        self._scores.seconds_compile += self._trainer.seconds_compile
+        self._scores.seconds_evaluate += self._trainer.seconds_evaluate
+        self._trainer.seconds_compile = self._trainer.seconds_evaluate = 0.0
 
 
 def _say(line: str) -> None:

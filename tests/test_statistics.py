@@ -144,9 +144,9 @@ def test_combined_p_values_are_valid_whatever_their_dependence():
     for dependence in (0.0, 0.7, 1.0):
         z = math.sqrt(dependence) * base + math.sqrt(1 - dependence) * generator.normal(size=(4000, 3))
         p_values = 2 * stats.norm.sf(np.abs(z))
-        combined = np.array([statistics.combine(row) for row in p_values])
+        combined = np.array([statistics.combine_p_values(row) for row in p_values])
         assert np.mean(combined < 0.05) <= 0.06
-    assert statistics.combine([0.03]) == 0.03 and statistics.combine([0.01, 0.02, 0.5]) == 0.04
+    assert statistics.combine_p_values([0.03]) == 0.03 and statistics.combine_p_values([0.01, 0.02, 0.5]) == 0.04
 
 
 def test_holm_on_a_known_example():

@@ -17,7 +17,7 @@ from eanet.data import guards
 from eanet.errors import UserError
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 from helpers.tiny import tiny_config
 
 
@@ -29,8 +29,8 @@ def _rows(workdir):
 
 def _params(workdir, config):
     """The parameters of the newest checkpoint."""
-    group = Group(config, data.load(config.data), sharding.make_mesh(config.num_seeds))
-    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(group.shapes(), config.to_dict())
+    trainer = Trainer(config, data.load(config.data), sharding.make_mesh(config.num_seeds))
+    state, _ = Checkpoints(workdir / "checkpoints", read_only=True).restore(trainer.shapes(), config.to_dict())
     return jax.tree.leaves(state)
 
 
@@ -285,7 +285,7 @@ def test_determinism_on_a_gpu_is_asked_of_the_compiler_by_a_name_that_it_knows(m
     with monkeypatch.context() as patch:
         patch.setattr(jax, "default_backend", lambda: "gpu")
         for wanted in (True, False):
-            groups[wanted] = Group(tiny_config(deterministic=wanted), dataset, sharding.make_mesh())
+            groups[wanted] = Trainer(tiny_config(deterministic=wanted), dataset, sharding.make_mesh())
     asked = []
     compile_it = jax.stages.Lowered.compile
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self, o=None: asked.append(o) or compile_it(self, o))

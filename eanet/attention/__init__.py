@@ -1,0 +1,25 @@
+"""The attentions that can be compared. A new one is a file here and a line in ATTENTIONS: docs/your-own-attention.md.
+
+An attention is a Linen module, called as module(x, deterministic=…), from [batch, tokens, channels] to the same shape.
+Its dataclass fields that have the name of a field of config.model get that field's value. It raises ValueError, with
+field=value first, for sizes that do not fit one another.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+
+from eanet.attention.external import ExternalAttention
+from eanet.attention.self_attention import SelfAttention
+
+ATTENTIONS: dict[str, type[nn.Module] | None] = {
+    "external": ExternalAttention,
+    "self": SelfAttention,
+    "none": None,  # blocks without attention
+}
+
+
+def field_names(name: str) -> frozenset[str]:
+    """Return the names of the dataclass fields of an attention; empty for none."""
+    attention = ATTENTIONS[name]
+    return frozenset(field.name for field in dataclasses.fields(attention)) if attention else frozenset()

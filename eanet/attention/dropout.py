@@ -4,17 +4,14 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.random import threefry_2x32
 
 _CLOSE = 0.02  # relative error of the rate, and of its complement, that 8 bits may make; else there are 16
-
 
 _places: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("places", default=None)
 
@@ -33,28 +30,14 @@ def drawing_by_place(places: jax.Array) -> Iterator[None]:
         _places.reset(token)
 
 
-@flax.struct.dataclass
-class Levels:
-    """A rate as counted draws: `dropped` of `of` equally likely ones drop a value. `dropped` may be traced."""
-
-    dropped: int | np.ndarray | jax.Array
-    of: int = flax.struct.field(pytree_node=False)  # 256 or 65536
-
-
-def levels(rate: float) -> Levels:
-    """Give the levels of a rate: 51 of 256 for 0.2."""
+def levels(rate: float) -> tuple[int, int]:
+    """Return a rate as counted draws: how many of how many equally likely ones drop a value, 51 of 256 for 0.2."""
     for bits in (8, 16):
         of = 2**bits
         dropped = min(max(round(rate * of), 1), of - 1)
         if abs(dropped / of - rate) <= _CLOSE * min(rate, 1 - rate):
             break
-    return Levels(dropped, of)
-
-
-def common_levels(rates: Sequence[float]) -> Levels:
-    """Give the levels of several rates, 0 among them, an array: with as many draws as the most demanding one needs."""
-    of = max((levels(rate).of for rate in rates if rate), default=256)
-    return Levels(np.array([min(max(round(rate * of), 1), of - 1) if rate else 0 for rate in rates], np.int32), of)
+    return dropped, of
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
@@ -81,19 +64,19 @@ class Dropout(nn.Module):
     1/65536 where that is more than 2% off. Draws come from the stream `dropout`.
     """
 
-    rate: float | Levels  # from 0 to below 1
+    rate: float  # from 0 to below 1
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        if deterministic or (not isinstance(self.rate, Levels) and self.rate == 0):
+        if deterministic or self.rate == 0:
             return x
-        level = self.rate if isinstance(self.rate, Levels) else levels(self.rate)
-        key, bits, places = self.make_rng("dropout"), level.of.bit_length() - 1, _places.get()
+        dropped, of = levels(self.rate)
+        key, bits, places = self.make_rng("dropout"), of.bit_length() - 1, _places.get()
         if places is None:
             draws = random_bits(key, x.shape, bits)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
             draws = jax.vmap(lambda key: random_bits(key, x.shape[1:], bits))(keys)
-        scale = jnp.asarray(level.of / (level.of - level.dropped), x.dtype)
+        scale = jnp.asarray(of / (of - dropped), x.dtype)
         # Scaled last, a scalar joins the product that mostly follows; before the choice XLA stores it as a tensor.
-        return jnp.where(draws >= level.dropped, x, jnp.zeros((), x.dtype)) * scale
+        return jnp.where(draws >= dropped, x, jnp.zeros((), x.dtype)) * scale

@@ -47,8 +47,8 @@ def main() -> None:
     """Parse the command line, print the tables and write the files."""
     parser = cli.Parser("python -m eanet.compare", __doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="directories of runs, or runs")
-    parser.add_argument("--baseline", default="", help="a group by its fields (default: the first)")
-    parser.add_argument("--by", default="", help="fields that name the groups (default: those in which runs differ)")
+    parser.add_argument("--baseline", default="", help="an arm by its fields (default: the first)")
+    parser.add_argument("--by", default="", help="fields that name the arms (default: those in which runs differ)")
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
     out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")

@@ -13,7 +13,7 @@ from matplotlib.colors import PowerNorm  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-from eanet.compare.comparison import Comparison, Group  # noqa: E402
+from eanet.compare.comparison import Arm, Comparison  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
 _CLASSES = 12  # that gain and that lose most
@@ -23,21 +23,21 @@ _FONT = 9  # of names, in points
 
 
 def differences(comparison: Comparison) -> tuple[Figure, str] | None:
-    """Draw, for each group, the classes whose test accuracy differs most from the baseline's; give a caption too."""
-    others = [group for group in comparison.groups if group is not comparison.baseline]
+    """Draw, for each arm, the classes whose test accuracy differs most from the baseline's; give a caption too."""
+    others = [arm for arm in comparison.arms if arm is not comparison.baseline]
     if not others:
         return None
-    by_class = {group.name: 100 * (_by_class(group) - _by_class(comparison.baseline)) for group in others}
-    known = int(np.sum(~np.isnan(by_class[others[0].name])))  # the test images are the same in all groups
+    by_class = {arm.name: 100 * (_by_class(arm) - _by_class(comparison.baseline)) for arm in others}
+    known = int(np.sum(~np.isnan(by_class[others[0].name])))  # the test images are the same in all arms
     columns = min(3, len(others))
     rows = math.ceil(len(others) / columns)
     height = 1.2 + 0.18 * min(known, 2 * _CLASSES)
     figure, axes = plt.subplots(
         rows, columns, figsize=(max(7, 3.7 * columns), height * rows), layout="constrained", squeeze=False, sharex=True
     )
-    names = comparison.groups[0].runs[0].class_names
-    for axis, group in zip(axes.flat, others, strict=False):
-        values = by_class[group.name]
+    names = comparison.arms[0].runs[0].class_names
+    for axis, arm in zip(axes.flat, others, strict=False):
+        values = by_class[arm.name]
         order = np.argsort(values)[:known]  # NaN comes last
         shown = order if known <= 2 * _CLASSES else [*order[:_CLASSES], *order[-_CLASSES:]]
         colors = ["tab:red" if values[i] < 0 else "tab:green" for i in shown]
@@ -45,7 +45,7 @@ def differences(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.set_yticks(range(len(shown)), [names[i] for i in shown], fontsize=_FONT, parse_math=False)
         axis.set_ylim(-0.7, len(shown) - 0.3)
         axis.axvline(0, color="gray", linewidth=1)
-        axis.set_title(_wrapped(group.name, 3), fontsize="medium", parse_math=False)
+        axis.set_title(_wrapped(arm.name, 3), fontsize="medium", parse_math=False)
         axis.set_xlabel("difference, points")
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(axis="x", alpha=0.3)
@@ -55,7 +55,7 @@ def differences(comparison: Comparison) -> tuple[Figure, str] | None:
     if known > 2 * _CLASSES:
         which = f"of the {_CLASSES} classes at either end"
     return figure, (
-        f"Difference in test accuracy to {comparison.baseline.name}, {which}{_over_seeds(comparison.groups)}; of "
+        f"Difference in test accuracy to {comparison.baseline.name}, {which}{_over_seeds(comparison.arms)}; of "
         "extremes a good part is chance."
     )
 
@@ -65,37 +65,37 @@ def _wrapped(name: str, inches: float) -> str:
     return textwrap.fill(name, max(20, int(12 * inches)))
 
 
-def _over_seeds(groups: Sequence[Group]) -> str:
-    return ", means over the seeds" if any(len(group.runs) > 1 for group in groups) else ""
+def _over_seeds(arms: Sequence[Arm]) -> str:
+    return ", means over the seeds" if any(len(arm.runs) > 1 for arm in arms) else ""
 
 
-def _by_class(group: Group) -> np.ndarray:
-    """Return the accuracy of each class, averaged over a group's runs; NaN where it has no test image."""
-    runs = group.runs
+def _by_class(arm: Arm) -> np.ndarray:
+    """Return the accuracy of each class, averaged over an arm's runs; NaN where it has no test image."""
+    runs = arm.runs
     return np.mean([metrics.by_class(run.correct.astype(float), run.labels, len(run.class_names)) for run in runs], 0)
 
 
 def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
-    """Draw what the baseline and the best other group take for what, and give a caption too.
+    """Draw what the baseline and the best other arm take for what, and give a caption too.
 
     Between superclasses where the records know them, else between classes; None where there are too many of both.
     """
-    known = next((run for group in comparison.groups for run in group.runs if run.superclass_names), None)
-    first = comparison.groups[0].runs[0]
+    known = next((run for arm in comparison.arms for run in arm.runs if run.superclass_names), None)
+    first = comparison.arms[0].runs[0]
     names, of = (known.superclass_names, known.superclass_of) if known else (first.class_names, None)
     if len(names) > _CONFUSED:
         return None
-    others = [group for group in comparison.groups if group is not comparison.baseline]
-    best = max(others, key=lambda group: group.estimate("test/accuracy").mean, default=None)
-    groups = [comparison.baseline, best] if best else [comparison.baseline]
+    others = [arm for arm in comparison.arms if arm is not comparison.baseline]
+    best = max(others, key=lambda arm: arm.estimate("test/accuracy").mean, default=None)
+    arms = [comparison.baseline, best] if best else [comparison.baseline]
     side = 0.9 + 0.24 * len(names)
     room = 0.075 * max(map(len, names))  # for a name beside the panel, and for one below it
     figure, axes = plt.subplots(
-        1, len(groups), figsize=(side * len(groups) + room + 0.8, side + room), layout="compressed", squeeze=False
+        1, len(arms), figsize=(side * len(arms) + room + 0.8, side + room), layout="compressed", squeeze=False
     )
-    shares = [_shares(group, len(names), of) for group in groups]
+    shares = [_shares(arm, len(names), of) for arm in arms]
     norm = PowerNorm(0.5, 0, np.nanmax(shares))  # what is right would leave what is wrong in the dark
-    for axis, group, share in zip(axes[0], groups, shares, strict=True):
+    for axis, arm, share in zip(axes[0], arms, shares, strict=True):
         mesh = axis.pcolormesh(share, cmap="viridis", norm=norm)
         for true, taken in np.argwhere(np.nan_to_num(share) >= _WRITTEN):
             value = share[true, taken]
@@ -106,24 +106,24 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.set_yticks(places, names if axis is axes[0][0] else [""] * len(names), fontsize=_FONT, parse_math=False)
         axis.invert_yaxis()
         axis.set_aspect("equal")
-        axis.set_title(_wrapped(group.name, side), fontsize="medium", parse_math=False)
+        axis.set_title(_wrapped(arm.name, side), fontsize="medium", parse_math=False)
         axis.set_xlabel("predicted")
     axes[0][0].set_ylabel("true")
     figure.colorbar(mesh, ax=axes[0], label="% of the test images of a row", shrink=0.6)
     what = "superclass" if known else "class"
     whose = comparison.baseline.name
     if best:
-        whose = f"the baseline, {whose}, and {'the best other group, ' * (len(others) > 1)}{best.name}"
+        whose = f"the baseline, {whose}, and {'the best other arm, ' * (len(others) > 1)}{best.name}"
     return figure, (
         f"What is taken for what on the test images by {whose}: a row is a true {what}, a column a predicted one"
-        f"{_over_seeds(groups)}; shares from {_WRITTEN}% on are written."
+        f"{_over_seeds(arms)}; shares from {_WRITTEN}% on are written."
     )
 
 
-def _shares(group: Group, count: int, of: np.ndarray | None) -> np.ndarray:
+def _shares(arm: Arm, count: int, of: np.ndarray | None) -> np.ndarray:
     """Return the percentage of each true class, a row, that is taken for each; NaN where it has no test image."""
     table = np.zeros((count, count))
-    for run in group.runs:
+    for run in arm.runs:
         true, taken = (run.labels, run.predicted) if of is None else (of[run.labels], of[run.predicted])
         table += np.bincount(true * count + taken, minlength=count * count).reshape(count, count)
     total = table.sum(1, keepdims=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from eanet import statistics
-from eanet.compare.finished_run import ACCURACIES, METRICS, Run
-from eanet.config import rules as config_lib
+from eanet.compare.finished_run import ACCURACIES, METRICS, FinishedRun
+from eanet.config import rules, stored
 from eanet.errors import UserError
 from eanet.statistics import Difference, Estimate
 from eanet.training import metrics
@@ -21,11 +21,11 @@ _SAME = ("data.name", "data.validation_fraction", "data.eval_limit")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Group:
+class Arm:
     """Runs that differ in their seed only, or in fields that --by leaves out."""
 
     by: dict[str, Any]
-    runs: list[Run]
+    runs: list[FinishedRun]
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Versus:
-    """A group against the baseline, by test accuracy."""
+    """An arm against the baseline, by test accuracy."""
 
     difference: Difference
     p_holm: float  # of the difference, over the table; NaN without a test
@@ -56,34 +56,36 @@ class Versus:
 class Comparison:
     """All that the tables, pictures and the report show."""
 
-    groups: list[Group]
-    baseline: Group
-    versus: dict[str, Versus]  # by the group's name; the baseline has none
-    also_differ: dict[str, list[Any]]  # fields that the groups are not named by, with their values
+    arms: list[Arm]
+    baseline: Arm
+    versus: dict[str, Versus]  # by the arm's name; the baseline has none
+    also_differ: dict[str, list[Any]]  # fields that the arms are not named by, with their values
     notes: list[str]
 
 
-def compare(runs: Sequence[Run], by: Sequence[str] = (), baseline: str = "", notes: Iterable[str] = ()) -> Comparison:
-    """Group runs by the fields in which they differ, or by `by`, and set each group against one of them.
+def compare(
+    runs: Sequence[FinishedRun], by: Sequence[str] = (), baseline: str = "", notes: Iterable[str] = ()
+) -> Comparison:
+    """Group runs by the fields in which they differ, or by `by`, and set each arm against one of them.
 
-    baseline names a group by some of its fields, model.attention=self,model.num_heads=4 say; empty = the first.
-    Raises UserError where runs are of different data or splits, or one group holds a seed twice.
+    baseline names an arm by some of its fields, model.attention=self,model.num_heads=4 say; empty = the first.
+    Raises UserError where runs are of different data or splits, or one arm holds a seed twice.
     """
     _check_same_data(runs)
     notes = [*notes, *_limit_notes(runs), *_environment_notes(runs)]
     differing = _differing(runs)
     chosen = _checked_by(by, runs) if by else _distinguishing(runs, differing)
-    groups: dict[tuple, list[Run]] = {}
+    arms: dict[tuple, list[FinishedRun]] = {}
     for run in runs:
-        groups.setdefault(tuple(run.fields[field] for field in chosen), []).append(run)
-    ordered = sorted(groups, key=lambda key: [_rank(value) for value in key])
-    made = [Group(dict(zip(chosen, key, strict=True)), _one_a_seed(groups[key], differing, notes)) for key in ordered]
+        arms.setdefault(tuple(run.fields[field] for field in chosen), []).append(run)
+    ordered = sorted(arms, key=lambda key: [_rank(value) for value in key])
+    made = [Arm(dict(zip(chosen, key, strict=True)), _one_a_seed(arms[key], differing, notes)) for key in ordered]
     also_differ = {field: differing[field] for field in differing if field not in chosen}
     base = _find_baseline(made, baseline)
     return Comparison(made, base, _all_versus(made, base), also_differ, notes)
 
 
-def _check_same_data(runs: Sequence[Run]) -> None:
+def _check_same_data(runs: Sequence[FinishedRun]) -> None:
     first = runs[0]
     for run in runs:
         for field in _SAME:
@@ -96,14 +98,14 @@ def _check_same_data(runs: Sequence[Run]) -> None:
             raise UserError(f"{first.name} and {run.name} were tested on different images")
 
 
-def _limit_notes(runs: Sequence[Run]) -> list[str]:
+def _limit_notes(runs: Sequence[FinishedRun]) -> list[str]:
     limit = runs[0].fields["data.eval_limit"]
     return (
         [f"Validated and tested on the first {limit:,} images of each split only (data.eval_limit)."] if limit else []
     )
 
 
-def _environment_notes(runs: Sequence[Run]) -> list[str]:
+def _environment_notes(runs: Sequence[FinishedRun]) -> list[str]:
     """Say where runs are of different code or machines: then not only the fields differ."""
     commits = {str((run.environment.get("git") or {}).get("commit"))[:8] for run in runs}
     devices = {", ".join(run.environment.get("devices") or ["unknown"]) for run in runs}
@@ -113,11 +115,11 @@ def _environment_notes(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     """Give the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
     differing = {}
-    for field in config_lib.RULES:
-        if field == "seed" or config_lib.without_effect(field):
+    for field in rules.RULES:
+        if field == "seed" or stored.without_effect(field):
             continue
         values = sorted({run.fields[field] for run in runs} - {None}, key=_rank)
         if len(values) > 1:  # where it is None it has no effect
@@ -125,7 +127,7 @@ def _differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return differing
 
 
-def _distinguishing(runs: Sequence[Run], differing: dict[str, list[Any]]) -> list[str]:
+def _distinguishing(runs: Sequence[FinishedRun], differing: dict[str, list[Any]]) -> list[str]:
     """Leave out the fields that follow from those before them, as the document's projection dropout does."""
     chosen: list[str] = []
     parts = 1
@@ -136,16 +138,16 @@ def _distinguishing(runs: Sequence[Run], differing: dict[str, list[Any]]) -> lis
     return chosen
 
 
-def _checked_by(by: Sequence[str], runs: Sequence[Run]) -> list[str]:
+def _checked_by(by: Sequence[str], runs: Sequence[FinishedRun]) -> list[str]:
     for field in by:
         if field not in runs[0].fields or field == "seed":
             raise UserError(f"--by: {field!r}; accepted: fields of the configuration, model.num_heads say, but seed")
     return list(by)
 
 
-def _one_a_seed(runs: list[Run], differing: dict[str, list[Any]], notes: list[str]) -> list[Run]:
-    """Order a group by seed; the same run made twice counts once, two different ones of a seed are an error."""
-    kept: dict[int, Run] = {}
+def _one_a_seed(runs: list[FinishedRun], differing: dict[str, list[Any]], notes: list[str]) -> list[FinishedRun]:
+    """Order an arm by seed; the same run made twice counts once, two different ones of a seed are an error."""
+    kept: dict[int, FinishedRun] = {}
     for run in runs:
         other = kept.setdefault(run.seed, run)
         if other is run:
@@ -153,7 +155,7 @@ def _one_a_seed(runs: list[Run], differing: dict[str, list[Any]], notes: list[st
         fields = [field for field in differing if run.fields[field] != other.fields[field]]
         if fields:
             raise UserError(
-                f"{other.name} and {run.name} fall into one group with the same seed, but differ in "
+                f"{other.name} and {run.name} fall into one arm with the same seed, but differ in "
                 f"{', '.join(fields)}; add {'it' if len(fields) == 1 else 'them'} to --by"
             )
         same = all(run.results[metric] == other.results[metric] for metric in ACCURACIES)
@@ -162,16 +164,16 @@ def _one_a_seed(runs: list[Run], differing: dict[str, list[Any]], notes: list[st
     return [kept[seed] for seed in sorted(kept)]
 
 
-def _find_baseline(groups: list[Group], text: str) -> Group:
+def _find_baseline(arms: list[Arm], text: str) -> Arm:
     wanted = dict(part.partition("=")[::2] for part in text.split(",")) if text else {}
     matching = [
-        group
-        for group in groups
-        if all(_fits(run.fields.get(field), value) for field, value in wanted.items() for run in group.runs)
+        arm
+        for arm in arms
+        if all(_fits(run.fields.get(field), value) for field, value in wanted.items() for run in arm.runs)
     ]
     if not matching or (text and len(matching) > 1):
-        names = "; ".join(",".join(f"{field}={value}" for field, value in group.by.items()) for group in groups)
-        raise UserError(f"--baseline={text} fits {len(matching)} groups; accepted is what fits one of: {names}")
+        names = "; ".join(",".join(f"{field}={value}" for field, value in arm.by.items()) for arm in arms)
+        raise UserError(f"--baseline={text} fits {len(matching)} arms; accepted is what fits one of: {names}")
     return matching[0]
 
 
@@ -183,42 +185,42 @@ def _fits(value: Any, text: str) -> bool:
         return str(value) == text
 
 
-def _all_versus(groups: list[Group], base: Group) -> dict[str, Versus]:
-    others = [group for group in groups if group is not base]
+def _all_versus(arms: list[Arm], base: Arm) -> dict[str, Versus]:
+    others = [arm for arm in arms if arm is not base]
     differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
-    pairs = [_pairs(group, base) for group in others]
+    pairs = [_pairs(arm, base) for arm in others]
     mcnemars = [_mcnemar(some) for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     return {
-        group.name: Versus(
-            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(group, base, len(pairs[i]))
+        arm.name: Versus(
+            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(arm, base, len(pairs[i]))
         )
-        for i, group in enumerate(others)
+        for i, arm in enumerate(others)
     }
 
 
-def _mcnemar(pairs: list[tuple[Run, Run]]) -> float:
+def _mcnemar(pairs: list[tuple[FinishedRun, FinishedRun]]) -> float:
     """Combine each direction by itself: pairs that differ in opposite directions are no evidence of a difference."""
     sided = [
-        statistics.combine([statistics.mcnemar(a.correct, b.correct, direction) for a, b in pairs])
+        statistics.combine_p_values([statistics.mcnemar(a.correct, b.correct, direction) for a, b in pairs])
         for direction in ("greater", "less")
     ]
     return min(1.0, 2 * min(sided))
 
 
-def _pairs(group: Group, base: Group) -> list[tuple[Run, Run]]:
+def _pairs(arm: Arm, base: Arm) -> list[tuple[FinishedRun, FinishedRun]]:
     """Pair runs by common seeds; where these leave out pairs that could be made, in the order of the seeds."""
     theirs = {run.seed: run for run in base.runs}
-    common = [(run, theirs[run.seed]) for run in group.runs if run.seed in theirs]
-    in_order = list(zip(group.runs, base.runs, strict=False))
+    common = [(run, theirs[run.seed]) for run in arm.runs if run.seed in theirs]
+    in_order = list(zip(arm.runs, base.runs, strict=False))
     return common if len(common) > 1 or len(common) == len(in_order) else in_order
 
 
-def _versus_notes(group: Group, base: Group, pairs: int) -> list[str]:
+def _versus_notes(arm: Arm, base: Arm, pairs: int) -> list[str]:
     notes = ["McNemar's p is of two networks, not of the methods"] if pairs == 1 else []
     unmatched = []
     for metric in COSTS:
-        ours, theirs = group.estimate(metric), base.estimate(metric)
+        ours, theirs = arm.estimate(metric), base.estimate(metric)
         if ours and theirs and abs(ours.mean / theirs.mean - 1) > MATCHED:
             unmatched.append(f"{METRICS[metric]} {ours.mean / theirs.mean:.2f}×")
     return [*notes, f"not matched: {', '.join(unmatched)} the baseline's"] if unmatched else notes

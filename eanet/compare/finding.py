@@ -8,7 +8,7 @@ from eanet.compare.comparison import Comparison, Versus
 
 
 def finding(comparison: Comparison) -> str:
-    """Say which groups are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell."""
+    """Say which arms are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell."""
     base, versus = comparison.baseline.name, comparison.versus
     if not versus:
         return _alone(comparison)
@@ -19,16 +19,16 @@ def finding(comparison: Comparison) -> str:
     found = {name: one for name, one in tested.items() if one.p_holm < 1 - statistics.LEVEL}
     said = _found(base, versus, found, corrected) if found else _not_found(base, tested, corrected)
     if len(tested) < len(versus):
-        said += "; groups of one seed, or without variation, have no p-value over seeds"
+        said += "; arms of one seed, or without variation, have no p-value over seeds"
     return f"{said}."
 
 
 def _alone(comparison: Comparison) -> str:
-    group, estimate = comparison.baseline, comparison.baseline.estimate("test/accuracy")
+    arm, estimate = comparison.baseline, comparison.baseline.estimate("test/accuracy")
     spread = "one seed has no interval"
     if estimate.n > 1:
         spread = f"{statistics.LEVEL:.0%} interval {estimate.low:.2%} to {estimate.high:.2%}, n = {estimate.n}"
-    return f"{group.name}: test accuracy {estimate.mean:.2%} ({spread}); there is no other group to compare it with."
+    return f"{arm.name}: test accuracy {estimate.mean:.2%} ({spread}); there is no other arm to compare it with."
 
 
 def _untested(base: str, versus: Mapping[str, Versus]) -> str:
@@ -43,7 +43,7 @@ def _untested(base: str, versus: Mapping[str, Versus]) -> str:
 
 
 def _found(base: str, versus: Mapping[str, Versus], found: Mapping[str, Versus], corrected: str) -> str:
-    """Name the groups that differ from the baseline; of many the one furthest ahead and the one furthest behind."""
+    """Name the arms that differ from the baseline; of many the one furthest ahead and the one furthest behind."""
     order = sorted(found, key=lambda name: found[name].difference.mean)
     ahead = [name for name in order if found[name].difference.mean > 0]
     named = order[::-1] if len(order) < 3 else [*ahead[-1:], *(order[:1] if len(ahead) < len(order) else [])]
@@ -55,7 +55,7 @@ def _found(base: str, versus: Mapping[str, Versus], found: Mapping[str, Versus],
     if len(versus) == 1:
         return f"In test accuracy {clauses[0]}"
     counts = f"{len(ahead)} ahead, {len(order) - len(ahead)} behind"
-    start = f"{len(found)} of {len(versus)} groups differ" if len(found) > 1 else f"1 of {len(versus)} groups differs"
+    start = f"{len(found)} of {len(versus)} arms differ" if len(found) > 1 else f"1 of {len(versus)} arms differs"
     most = "the furthest: " if len(found) > len(named) else ""
     return f"In test accuracy {start} from the baseline ({counts}); {most}{'; '.join(clauses)}"
 
@@ -64,7 +64,7 @@ def _not_found(base: str, tested: Mapping[str, Versus], corrected: str) -> str:
     name = _largest(tested)
     one = tested[name]
     whom, which = (
-        f"any of {len(tested)} groups from the baseline",
+        f"any of {len(tested)} arms from the baseline",
         f"at most, {name} is {_way(one.difference.mean)} {base}",
     )
     if len(tested) == 1:

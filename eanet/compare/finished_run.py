@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from eanet.config import rules as config_lib
+from eanet.attention import ATTENTIONS, field_names
+from eanet.config import rules, stored
 from eanet.errors import UserError, printable
 from eanet.run.record import Record
+from eanet.run.rows import rows_of
 from eanet.training import members
 
 # Of a run's results, in the order of the table: name, title.
@@ -29,17 +31,9 @@ _ARRAYS = ("accuracy", "label", "class_name", "predicted")  # of predictions.npz
 _CURVES = ("epoch", "train/loss", "train/accuracy", "val/loss", "val/accuracy")  # what a row needs to be drawn
 ACCURACIES = ("test/accuracy", "val/accuracy", "test/top5_accuracy")
 
-# Fields of the model that its kind of attention does not read: two runs that differ in them alone are the same run.
-_EXTERNAL_ONLY = ("dim_coefficient", "memory_size", "normalization", "memory_bias", "tie_memories", "share_memories")
-_UNREAD = {
-    "external": ("head_dim",),
-    "self": _EXTERNAL_ONLY,
-    "none": (*_EXTERNAL_ONLY, "num_heads", "head_dim", "attention_dropout", "projection_dropout"),
-}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
+class FinishedRun:
     """What one finished run has left."""
 
     name: str  # its directory's; with the member's where the run has several
@@ -60,7 +54,7 @@ class Run:
         return self.fields["seed"]
 
 
-def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[Run], list[str]]:
+def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[FinishedRun], list[str]]:
     """Read every finished run under the directories; give them and notes on what was left out."""
     found: dict[pathlib.Path, None] = {}
     for directory in map(pathlib.Path, directories):
@@ -79,7 +73,7 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[Run], lis
     return runs, notes
 
 
-def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
+def _read(workdir: pathlib.Path, notes: list[str]) -> list[FinishedRun] | None:
     """Read a run as the runs of its members, mostly one; None where it is not finished."""
     record = Record(workdir)
     results, config = record.read("results.json"), record.read("config.json")
@@ -89,10 +83,10 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
         if not isinstance(needed, dict):
             raise UserError(f"{workdir}: config.json or results.json holds no run", exit_code=1)
     try:
-        config = config_lib.from_record(config, f"{workdir}/config.json").to_dict()
+        config = stored.from_record(config, f"{workdir}/config.json").to_dict()
     except UserError as error:
         raise UserError(str(error), exit_code=1) from error
-    group, rows, predictions = members.of(config), record.rows(), record.read_predictions()
+    networks, rows, predictions = members.members_from_config(config), record.rows(), record.read_predictions()
     missing = [name for name in _ARRAYS if name not in predictions]
     if missing:
         raise UserError(f"{workdir}/predictions.npz has no {missing[0]!r}: an older version wrote it", exit_code=1)
@@ -100,15 +94,15 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
     _check_kinds(workdir, rows, predictions, environment)
     correct = np.atleast_2d(predictions["accuracy"]) > 0.5
     predicted = np.atleast_2d(predictions["predicted"])
-    if len(correct) != len(group):
-        raise UserError(f"{workdir}/predictions.npz is of {len(correct)} networks, not {len(group)}", exit_code=1)
+    if len(correct) != len(networks):
+        raise UserError(f"{workdir}/predictions.npz is of {len(correct)} networks, not {len(networks)}", exit_code=1)
     runs = []
-    for i, (member, own) in enumerate(zip(group, _results(workdir, results, len(group)), strict=True)):
-        name = printable(workdir.name if len(group) == 1 else f"{workdir.name}/{member.name}")
+    for i, (member, own) in enumerate(zip(networks, _results(workdir, results, len(networks)), strict=True)):
+        name = printable(workdir.name if len(networks) == 1 else f"{workdir.name}/{member.name}")
         if "diverged_at_step" in own:
             notes.append(f"{name} diverged at step {own['diverged_at_step']} and was left out.")
             continue
-        mine = [row for row in members.rows_of(rows, group, member) if "val/loss" in row]
+        mine = [row for row in rows_of(rows, networks, member) if "val/loss" in row]
         lacking = [metric for metric in ACCURACIES if metric not in own]
         timings = [f"seconds_{part}" for part in ("compile", "train", "evaluate")]
         lacking += [metric for metric in (*METRICS, *timings) if not _is_number(own.get(metric, 0))]
@@ -119,7 +113,7 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[Run] | None:
             raise UserError(f"{workdir}/metrics.jsonl has an epoch without {', '.join(_CURVES)}", exit_code=1)
         seconds = sum(own.get(timing, 0.0) for timing in timings)
         runs.append(
-            Run(
+            FinishedRun(
                 name,
                 workdir,
                 _fields(members.fields(config, member)),
@@ -197,9 +191,12 @@ def _results(workdir: pathlib.Path, results: dict[str, Any], count: int) -> list
 
 
 def _fields(config: dict[str, Any]) -> dict[str, Any]:
-    fields = {field: _hashable(value) for field, value in config_lib.flatten(config).items()}
-    for field in _UNREAD[fields["model.attention"]]:
-        fields[f"model.{field}"] = None
+    fields = {field: _hashable(value) for field, value in rules.flatten(config).items()}
+    # What another attention reads and this one does not: two runs that differ in that alone are the same run.
+    of_attentions = frozenset().union(*map(field_names, ATTENTIONS)) - {"dtype"}
+    for field in of_attentions - field_names(fields["model.attention"]):
+        if f"model.{field}" in fields:
+            fields[f"model.{field}"] = None
     return fields
 
 

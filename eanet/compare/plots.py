@@ -13,7 +13,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from eanet.compare import classes as comparison_classes
-from eanet.compare.comparison import Comparison, Group  # noqa: E402
+from eanet.compare.comparison import Arm, Comparison  # noqa: E402
 from eanet.compare.finished_run import METRICS  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
@@ -21,7 +21,7 @@ from eanet.training import metrics  # noqa: E402
 _AXES = {"model.num_heads": "heads", "model.memory_size": "memory slots"} | {
     name: METRICS[name] for name in ("parameters", "mmac")
 }
-_BANDS = 6  # groups; more make a fog
+_BANDS = 6  # arms; more make a fog
 _APART = 0.17  # of an axis, between two of its labels
 _MARKERS = "osD^vP*X"
 
@@ -39,14 +39,14 @@ def draw_all(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
 
 
 def curves(comparison: Comparison) -> tuple[Figure, str]:
-    """Draw loss and accuracy over the epochs, training dashed: means over seeds, with bands for few groups."""
-    banded = [len(group.runs) for group in comparison.groups if len(comparison.groups) <= _BANDS]
+    """Draw loss and accuracy over the epochs, training dashed: means over seeds, with bands for few arms."""
+    banded = [len(arm.runs) for arm in comparison.arms if len(comparison.arms) <= _BANDS]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
-    for color, group in _colored(comparison):
+    for color, arm in _colored(comparison):
         for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
             for split, line in (("val", "-"), ("train", "--")):
-                epochs, values = _over_epochs(group, f"{split}/{metric}")
-                label = group.name if split == "val" else None
+                epochs, values = _over_epochs(arm, f"{split}/{metric}")
+                label = arm.name if split == "val" else None
                 marker = "o" if len(epochs) < 10 else None
                 axis.plot(
                     epochs,
@@ -57,10 +57,10 @@ def curves(comparison: Comparison) -> tuple[Figure, str]:
                     marker=marker,
                     markersize=3,
                 )
-                if split == "val" and banded and epochs and len(group.runs) > 1:
+                if split == "val" and banded and epochs and len(arm.runs) > 1:
                     low, high = zip(*(metrics.spread(metric, some) for some in values), strict=True)
                     axis.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
-    classes = len(comparison.groups[0].runs[0].class_names)
+    classes = len(comparison.arms[0].runs[0].class_names)
     axes[0].axhline(math.log(classes), color="gray", linewidth=1, linestyle=":", label=f"ln({classes}): no answer")
     axes[0].set(title="Loss (nats)", ylabel="loss")
     axes[1].set(title="Accuracy", ylabel="accuracy")
@@ -74,12 +74,12 @@ def curves(comparison: Comparison) -> tuple[Figure, str]:
     _legend(figure, axes[0], columns=3)
     said = metrics.spread_in_words(banded)
     caption = "Loss and accuracy over the epochs, solid on validation and dashed on training"
-    caption += ", means over the seeds" if any(len(group.runs) > 1 for group in comparison.groups) else ""
+    caption += ", means over the seeds" if any(len(arm.runs) > 1 for arm in comparison.arms) else ""
     return figure, f"{caption}; bands, of validation: {said}." if said else f"{caption}."
 
 
 def _legend(figure: Figure, axis: Any, columns: int) -> None:
-    """Put an axis's legend below the figure; a group's name is no formula, whatever is in it."""
+    """Put an axis's legend below the figure; an arm's name is no formula, whatever is in it."""
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
     for text in legend.get_texts():
@@ -88,37 +88,37 @@ def _legend(figure: Figure, axis: Any, columns: int) -> None:
 
 def _range(comparison: Comparison) -> tuple[float, float]:
     """Give limits that hold every run's accuracy with some air."""
-    rows = [row for group in comparison.groups for run in group.runs for row in run.rows]
+    rows = [row for arm in comparison.arms for run in arm.runs for row in run.rows]
     values = [row[name] for row in rows for name in ("val/accuracy", "train/accuracy")]
     air = 0.1 * (max(values) - min(values)) + 1e-3
     return max(0.0, min(values) - air), min(1.0, max(values) + air)
 
 
-def _over_epochs(group: Group, metric: str) -> tuple[list[float], list[list[float]]]:
-    """Return the epochs that all runs of a group have, and the runs' values at each."""
+def _over_epochs(arm: Arm, metric: str) -> tuple[list[float], list[list[float]]]:
+    """Return the epochs that all runs of an arm have, and the runs' values at each."""
     by_epoch: dict[float, list[float]] = {}
-    for run in group.runs:
+    for run in arm.runs:
         for row in run.rows:
             by_epoch.setdefault(row["epoch"], []).append(row[metric])
-    epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(group.runs))
+    epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(arm.runs))
     return epochs, [by_epoch[epoch] for epoch in epochs]
 
 
 def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:
-    """Draw test accuracy against heads, memory and costs, where the groups differ in them; give a caption too."""
+    """Draw test accuracy against heads, memory and costs, where the arms differ in them; give a caption too."""
     axes_of = {name: title for name, title in _AXES.items() if len(_positions(comparison, name)) > 1}
     if not axes_of:
         return None
     figure, axes = plt.subplots(
         1, len(axes_of), figsize=(max(5.5, 3.7 * len(axes_of)), 4.4), sharey=True, layout="constrained", squeeze=False
     )
-    arms = list(dict.fromkeys(_arm(group) for group in comparison.groups))
+    lines = list(dict.fromkeys(_line_of(arm) for arm in comparison.arms))
     for axis, (name, title) in zip(axes[0], axes_of.items(), strict=True):
-        for i, arm in enumerate(arms):
-            groups = [group for group in comparison.groups if _arm(group) == arm]
-            points = [(x, group) for group in groups if (x := _position(group, name)) is not None]
+        for i, line in enumerate(lines):
+            arms = [arm for arm in comparison.arms if _line_of(arm) == line]
+            points = [(x, arm) for arm in arms if (x := _position(arm, name)) is not None]
             if points:
-                _draw_arm(axis, points, plt.cm.tab10.colors[i % 10], _MARKERS[i % len(_MARKERS)], arm)
+                _draw_line(axis, points, plt.cm.tab10.colors[i % 10], _MARKERS[i % len(_MARKERS)], line)
         axis.set(xlabel=title, title=f"against {title}")
         axis.set_xscale("log", base=2 if name.startswith("model.") else 10)
         ticks = _ticks(_positions(comparison, name))
@@ -130,13 +130,13 @@ def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:
     _legend(figure, axes[0][-1], columns=4)
     *first, last = axes_of.values()
     caption = f"Test accuracy against {', '.join(first)}{' and ' * bool(first)}{last}"
-    counts = [len(group.runs) for group in comparison.groups]
+    counts = [len(arm.runs) for arm in comparison.arms]
     said = metrics.spread_in_words(counts)
     return figure, f"{caption}: means over the seeds; bars: {said}; small dots: single runs." if said else f"{caption}."
 
 
 def _ticks(positions: Iterable[float]) -> list[float]:
-    """Choose from the groups' own places on a logarithmic axis those whose labels do not run into one another."""
+    """Choose from the arms' own places on a logarithmic axis those whose labels do not run into one another."""
     smallest, *rest = sorted(positions)
     largest = max(rest)
     gap = _APART * math.log(largest / smallest)
@@ -154,12 +154,12 @@ def _short(number: float) -> str:
     return f"{number:.3g}"
 
 
-def _draw_arm(axis: Any, points: list[tuple[float, Group]], color: Any, marker: str, label: str) -> None:
-    """Draw the mean of each group over its runs, which show as dots, and how far these lie apart."""
+def _draw_line(axis: Any, points: list[tuple[float, Arm]], color: Any, marker: str, label: str) -> None:
+    """Draw the mean of each arm over its runs, which show as dots, and how far these lie apart."""
     points = sorted(points, key=lambda point: point[0])
     xs = [x for x, _ in points]
-    values = [list(group.values("test/accuracy").values()) for _, group in points]
-    line = "-" if len(set(xs)) == len(xs) > 1 else "none"  # groups that cost the same are no curve
+    values = [list(arm.values("test/accuracy").values()) for _, arm in points]
+    line = "-" if len(set(xs)) == len(xs) > 1 else "none"  # arms that cost the same are no curve
     axis.plot(xs, [np.mean(some) for some in values], linestyle=line, marker=marker, color=color, label=label)
     for x, some in zip(xs, values, strict=True):
         if len(some) > 1:
@@ -168,18 +168,18 @@ def _draw_arm(axis: Any, points: list[tuple[float, Group]], color: Any, marker: 
             axis.plot([x, x], [low, high], "-_", color=color, linewidth=1, markersize=9)
 
 
-def _arm(group: Group) -> str:
-    """Name what is drawn as one line: the group without what the axes show."""
-    fields = {field: value for field, value in group.by.items() if field not in _AXES and value is not None}
+def _line_of(arm: Arm) -> str:
+    """Name what is drawn as one line: the arm without what the axes show."""
+    fields = {field: value for field, value in arm.by.items() if field not in _AXES and value is not None}
     return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in fields.items()) or "runs"
 
 
-def _position(group: Group, name: str) -> float | None:
+def _position(arm: Arm, name: str) -> float | None:
     if not name.startswith("model."):
-        estimate = group.estimate(name)
+        estimate = arm.estimate(name)
         return estimate.mean if estimate else None
-    values = {_slots(run.fields) if name == "model.memory_size" else run.fields[name] for run in group.runs}
-    return values.pop() if len(values) == 1 else None  # --by may put several into one group
+    values = {_slots(run.fields) if name == "model.memory_size" else run.fields[name] for run in arm.runs}
+    return values.pop() if len(values) == 1 else None  # --by may put several into one arm
 
 
 def _slots(fields: dict[str, Any]) -> int | None:
@@ -188,9 +188,9 @@ def _slots(fields: dict[str, Any]) -> int | None:
 
 
 def _positions(comparison: Comparison, name: str) -> set[float]:
-    return {x for group in comparison.groups if (x := _position(group, name)) is not None}
+    return {x for arm in comparison.arms if (x := _position(arm, name)) is not None}
 
 
-def _colored(comparison: Comparison) -> list[tuple[Any, Group]]:
-    colors = plt.cm.tab20.colors if len(comparison.groups) > 10 else plt.cm.tab10.colors
-    return [(colors[i % len(colors)], group) for i, group in enumerate(comparison.groups)]
+def _colored(comparison: Comparison) -> list[tuple[Any, Arm]]:
+    colors = plt.cm.tab20.colors if len(comparison.arms) > 10 else plt.cm.tab10.colors
+    return [(colors[i % len(colors)], arm) for i, arm in enumerate(comparison.arms)]

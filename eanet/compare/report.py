@@ -68,9 +68,9 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    groups = comparison.groups
-    first = groups[0].runs[0]
-    limited = any(run.fields["data.train_limit"] for group in groups for run in group.runs)
+    arms = comparison.arms
+    first = arms[0].runs[0]
+    limited = any(run.fields["data.train_limit"] for arm in arms for run in arm.runs)
     return environment.get_template("report.html.jinja").render(
         comparison=comparison,
         grids=[grid for grid in _grids(comparison) if grid.rows],
@@ -81,7 +81,7 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
         ],
         explanations=comparison_table.explanations(comparison),
         differences=_differences(comparison),
-        runs=[(group, run, _link(run.workdir, out)) for group in groups for run in group.runs],
+        runs=[(arm, run, _link(run.workdir, out)) for arm in arms for run in arm.runs],
         environments=_environments(comparison),
         config={field: value for field, value in first.fields.items() if value is not None},
         facts={
@@ -89,8 +89,8 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
             "limit of training images": _common(comparison, "data.train_limit") if limited else "none",
             "epochs": _common(comparison, "train.epochs"),
             "test images": f"{len(first.labels):,}",
-            "groups": len(groups),
-            "runs": sum(len(group.runs) for group in groups),
+            "arms": len(arms),
+            "runs": sum(len(arm.runs) for arm in arms),
             "baseline": comparison.baseline.name,
         },
     )
@@ -115,15 +115,15 @@ def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
 
 def _common(comparison: Comparison, field: str) -> str:
     """Give a field's values over all runs."""
-    return ", ".join(sorted({str(run.fields[field]) for group in comparison.groups for run in group.runs}))
+    return ", ".join(sorted({str(run.fields[field]) for arm in comparison.arms for run in arm.runs}))
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Give every field that is not the same in all groups, with its values in each."""
-    by = [*comparison.groups[0].by, *comparison.also_differ]
+    """Give every field that is not the same in all arms, with its values in each."""
+    by = [*comparison.arms[0].by, *comparison.also_differ]
     rows = []
     for field in by:
-        values = [sorted({str(run.fields[field]) for run in group.runs}) for group in comparison.groups]
+        values = [sorted({str(run.fields[field]) for run in arm.runs}) for arm in comparison.arms]
         rows.append((field, ["–" if value == ["None"] else ", ".join(value) for value in values]))
     return rows
 
@@ -131,8 +131,8 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 def _environments(comparison: Comparison) -> list[tuple[dict[str, str], list[str]]]:
     """Give the different environments and the names of the runs that each had."""
     seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for group in comparison.groups:
-        for run in group.runs:
+    for arm in comparison.arms:
+        for run in arm.runs:
             seen.setdefault(tuple(_describe(run.environment).items()), []).append(run.name)
     return [(dict(key), names) for key, names in seen.items()]
 

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from eanet import statistics
-from eanet.compare.comparison import Comparison, Group, Versus
+from eanet.compare.comparison import Arm, Comparison, Versus
 from eanet.compare.finding import finding
 from eanet.compare.finished_run import ACCURACIES, METRICS
 from eanet.statistics import Estimate
 
-WORDS = ("group", "test", "notes")  # columns of text; the others are numbers
+WORDS = ("arm", "test", "notes")  # columns of text; the others are numbers
 _WIDE = 160  # columns of a terminal that takes all of a table
 _WIDE_ONLY = tuple(
     METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")
@@ -43,30 +43,30 @@ class Grid:
 
 
 def results(comparison: Comparison) -> Grid:
-    """Give a row per group: mean ± 95% interval of every metric."""
-    groups = comparison.groups
-    metrics = [name for name in METRICS if any(group.estimate(name) for group in groups)]
+    """Give a row per arm: mean ± 95% interval of every metric."""
+    arms = comparison.arms
+    metrics = [name for name in METRICS if any(arm.estimate(name) for arm in arms)]
     rows = [
-        [_text(group.name), _number(len(group.runs), "d"), *(_estimated(group.estimate(m), m) for m in metrics)]
-        for group in groups
+        [_text(arm.name), _number(len(arm.runs), "d"), *(_estimated(arm.estimate(m), m) for m in metrics)]
+        for arm in arms
     ]
     titles = [METRICS[name] + (" %" if name in ACCURACIES else "") for name in metrics]
-    return Grid("Results", ["group", "n", *titles], rows)
+    return Grid("Results", ["arm", "n", *titles], rows)
 
 
 def against_baseline(comparison: Comparison) -> Grid:
-    """Give a row per group but the baseline: the difference in test accuracy and what may be said of it."""
-    columns = ["group", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
+    """Give a row per arm but the baseline: the difference in test accuracy and what may be said of it."""
+    columns = ["arm", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
     rows = []
-    for group in comparison.groups:
-        if group is comparison.baseline:
+    for arm in comparison.arms:
+        if arm is comparison.baseline:
             continue
-        versus = comparison.versus[group.name]
+        versus = comparison.versus[arm.name]
         difference = versus.difference
         n = difference.n[0] if difference.test == "paired t" else " and ".join(map(str, difference.n))
         rows.append(
             [
-                _text(group.name),
+                _text(arm.name),
                 Cell(_plus_minus(100 * difference.mean, 100 * difference.half_width, "+.2f"), difference.mean),
                 _text(f"{difference.test}, n = {n}" if difference.test != "none" else "none"),
                 _p_value(versus.p_holm),
@@ -93,9 +93,9 @@ def explanations(comparison: Comparison) -> list[str]:
         "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
         "of the compiled training step, per image, on the device that ran it.",
     ]
-    if any(len(group.runs) == 1 for group in comparison.groups):
+    if any(len(arm.runs) == 1 for arm in comparison.arms):
         lines.append(
-            "Some groups have n = 1: they get no interval and no p-value over seeds, because one run says nothing "
+            "Some arms have n = 1: they get no interval and no p-value over seeds, because one run says nothing "
             "about the spread between seeds. McNemar's p is then of one trained network against another, and says "
             "nothing of the methods or of other seeds."
         )
@@ -141,13 +141,13 @@ def _plain(text: str) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """Format the comparison as CSV: unrounded, a row per group, accuracies as fractions."""
+    """Format the comparison as CSV: unrounded, a row per arm, accuracies as fractions."""
     rows = []
-    for group in comparison.groups:
-        row: dict[str, Any] = {**group.by, "n": len(group.runs), "seeds": " ".join(str(run.seed) for run in group.runs)}
+    for arm in comparison.arms:
+        row: dict[str, Any] = {**arm.by, "n": len(arm.runs), "seeds": " ".join(str(run.seed) for run in arm.runs)}
         for metric in METRICS:
-            row |= _csv_estimate(metric, group)
-        versus = comparison.versus.get(group.name)
+            row |= _csv_estimate(metric, arm)
+        versus = comparison.versus.get(arm.name)
         if versus:
             row |= {"baseline": comparison.baseline.name, "test": versus.difference.test}
             row |= {"difference": versus.difference.mean, "difference_half_width": versus.difference.half_width}
@@ -163,8 +163,8 @@ def comma_separated(comparison: Comparison) -> str:
     return buffer.getvalue()
 
 
-def _csv_estimate(metric: str, group: Group) -> dict[str, float]:
-    estimate = group.estimate(metric)
+def _csv_estimate(metric: str, arm: Arm) -> dict[str, float]:
+    estimate = arm.estimate(metric)
     if estimate is None:
         return {}
     values = {"": estimate.mean, "_deviation": estimate.deviation, "_half_width": estimate.half_width}

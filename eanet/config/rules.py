@@ -1,20 +1,18 @@
 """The configuration's rules: every field with its type and range, checked before anything is built."""
 
-import copy
 import functools
-import hashlib
-import json
 import math
-import pathlib
-import runpy
+import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
-from eanet.attention import external as attention
+from eanet.attention import ATTENTIONS
+from eanet.attention.external import NORMALIZATIONS
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.model import vision_transformer as model
@@ -79,7 +77,7 @@ RULES: dict[str, Rule] = {
     ),
     "data.train_limit": _whole(0, 10**9),
     "data.eval_limit": _whole(0, 10**9),
-    "model.attention": _choice(*model.ATTENTIONS),
+    "model.attention": _choice(*ATTENTIONS),
     "model.patch_size": _whole(1, 1024),
     "model.dim": _whole(1, 16384),
     "model.depth": _whole(0, 1000),
@@ -88,7 +86,7 @@ RULES: dict[str, Rule] = {
     "model.head_dim": _whole(0, 16384),
     "model.dim_coefficient": _whole(1, 1024),
     "model.memory_size": _whole(0, 65536),
-    "model.normalization": _choice(*attention.NORMALIZATIONS),
+    "model.normalization": _choice(*NORMALIZATIONS),
     "model.memory_bias": _FLAG,
     "model.tie_memories": _FLAG,
     "model.share_memories": _FLAG,
@@ -96,8 +94,6 @@ RULES: dict[str, Rule] = {
     "model.projection_dropout": _RATE,
     "model.mlp_dropout": _RATE,
     "model.gelu": _choice(*model.GELUS),
-    "model.final_norm": _FLAG,
-    "model.pool": _choice(*model.POOLS),
     "model.dtype": _choice(*model.DTYPES),
     "augment.flip": _FLAG,
     "augment.rotation": _number(0, 0.5),
@@ -109,7 +105,6 @@ RULES: dict[str, Rule] = {
     "optimizer.learning_rate": _positive(1000),
     "optimizer.weight_decay": _number(0, 1000),
     "optimizer.variant": _choice(*optim.VARIANTS),
-    "optimizer.decay_mask": _choice(*optim.DECAY_MASKS),
     "optimizer.schedule": _choice(*optim.SCHEDULES),
     "optimizer.warmup_epochs": _number(0, 10**6),
     "optimizer.clip_norm": _number(0, 10**9),
@@ -145,12 +140,6 @@ def _several(rule: Rule) -> Rule:
 
 RULES |= {f"vary.{name}": _several(RULES[field]) for name, field in members.VARIED.items()}
 
-# Fields that records of earlier versions have and this one does not, each with the default that it had.
-RETIRED: dict[str, Any] = {}
-
-# Fields that change where a run's traces go, but not one of its numbers.
-_WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "wandb")
-
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give a nested dict as one level of dotted names."""
@@ -158,56 +147,6 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    # By its path: whoever compares runs from another directory may have a package named configs as well.
-    path = pathlib.Path(__file__).parents[2] / "configs/default.py"
-    return runpy.run_path(str(path))["get_config"]().to_dict()
-
-
-def complete(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of a record, whatever version wrote it, with the fields of this version.
-
-    A field that did not exist yet takes its default, and one that has been retired is left out. Raises UserError for
-    a retired field with another value than its old default, for one that this version has never known, and for what
-    is no configuration.
-    """
-    if "seed" not in recorded or not isinstance(recorded.get("model"), Mapping):
-        raise UserError("this is no configuration; accepted: what a run has written")
-    kept = {}
-    for field, value in flatten(recorded).items():
-        if field in RETIRED:
-            if (tuple(value) if isinstance(value, list) else value) != RETIRED[field]:
-                raise UserError(
-                    f"config.{field}={value!r} is of an earlier version; this one knows no such field and accepts "
-                    f"records with its old default, {RETIRED[field]!r}, alone"
-                )
-        elif field not in RULES:
-            raise UserError(f"config.{field}={value!r}: no such field in this version; a later one may have written it")
-        else:
-            kept[field] = value
-    whole = copy.deepcopy(_defaults())
-    for field, value in kept.items():
-        *groups, name = field.split(".")
-        functools.reduce(dict.__getitem__, groups, whole)[name] = value
-    return whole
-
-
-def from_record(fields: Any, where: str) -> ml_collections.ConfigDict:
-    """Return what a run's config.json holds as a validated configuration, completed where an earlier version wrote it.
-
-    where it lies is for the UserError.
-    """
-    if not isinstance(fields, dict):
-        raise UserError(f"{where} holds no configuration; accepted: what a run has written")
-    try:
-        config = ml_collections.ConfigDict(complete(fields))
-        validate(config)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    return config
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -221,7 +160,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.{field} is missing; accepted: {accepted}")
         if not check(flat[field]):
             raise UserError(f"config.{field}={flat[field]!r}; accepted: {accepted}")
-    _validate_sizes(config.model)
+    _validate_attention(config.model, tokens=4)
     if config.train.microbatch and config.train.batch_size % config.train.microbatch:
         raise UserError(
             f"config.train.microbatch={config.train.microbatch} does not divide "
@@ -237,11 +176,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f"config.num_seeds={config.num_seeds} with each of the {points} points of config.vary are "
             f"{config.num_seeds * points} networks; accepted: at most {_MOST_NETWORKS}"
         )
-    for name in ("attention_dropout", "projection_dropout"):
-        if config.vary[name] and config.model.attention == "none":
-            raise UserError(
-                f"config.vary.{name}={config.vary[name]!r}: config.model.attention='none' has no such dropout"
-            )
     if config.optimizer.warmup_epochs > config.train.epochs:
         raise UserError(
             f"config.optimizer.warmup_epochs={config.optimizer.warmup_epochs} is longer than the run; "
@@ -249,14 +183,23 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _validate_sizes(m: ml_collections.ConfigDict) -> None:
-    """Check the sizes that must divide one another; which do depends on the attention."""
-    external = m.attention == "external"
-    divides_heads = external or (m.attention == "self" and m.head_dim == 0)
-    if divides_heads and m.dim % m.num_heads:
-        raise UserError(f"config.model.num_heads={m.num_heads} does not divide config.model.dim={m.dim}")
-    if external and not m.memory_size and m.dim % m.dim_coefficient:
-        raise UserError(f"config.model.dim_coefficient={m.dim_coefficient} does not divide config.model.dim={m.dim}")
+def _validate_attention(config: ml_collections.ConfigDict, tokens: int) -> None:
+    """Let the attention of `config.model` itself say which of its sizes do not fit: trace one layer of it."""
+    try:
+        _trace_attention(ml_collections.FrozenConfigDict(config), tokens)
+    except ValueError as error:
+        field = re.match(r"(\w+)=", str(error))
+        if not field or field[1] not in config:
+            raise
+        raise UserError(f"config.model.{error} of config.model.dim={config.dim}") from error
+
+
+@functools.lru_cache
+def _trace_attention(config: ml_collections.FrozenConfigDict, tokens: int) -> None:
+    attention = model.make_attention(config)
+    if attention is not None:
+        x = jax.ShapeDtypeStruct((1, tokens, config.dim), jnp.float32)
+        jax.eval_shape(lambda x: attention().init(jax.random.key(0), x), x)
 
 
 def validate_for_images(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
@@ -266,6 +209,7 @@ def validate_for_images(config: ml_collections.ConfigDict, image_shape: tuple[in
         raise UserError(
             f"config.model.patch_size={patch} does not divide the {side}×{side} images of {config.data.name}"
         )
+    _validate_attention(config.model, tokens=(side // patch) ** 2)
 
 
 def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], train_examples: int) -> None:
@@ -290,7 +234,7 @@ def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int,
 
 def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
     """Refuse what cannot fit, before a system without memory kills the run and says nothing."""
-    networks = len(members.of(config.to_dict()))
+    networks = len(members.members_from_config(config.to_dict()))
     share = networks // math.gcd(networks, jax.device_count())  # of a device; the seed axis of the mesh has the rest
     images = config.train.microbatch or 1  # 0 is chosen by platform
     needed, there = footprint.least_bytes(config.model, image_shape, share, images), footprint.device_bytes()
@@ -302,34 +246,3 @@ def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, 
             f"{count:,} parameters, their gradients and moments, and the activations of {images} "
             f"image{'s' * (images > 1)}; accepted: sizes that fit into {there / 2**30:,.1f} GiB"
         )
-
-
-def fingerprint(config: dict[str, Any]) -> str:
-    """Return 8 hexadecimal digits that stand for all fields with another value than their default.
-
-    So a field that a later version adds does not change them.
-    """
-    usual = flatten(_defaults())
-    changed = {field: value for field, value in flatten(config).items() if field not in usual or value != usual[field]}
-    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """Name the first field with an effect on the numbers in which a configuration and a recorded one differ.
-
-    Raises UserError for a recorded field that this version cannot honour.
-    """
-    # Through JSON, because a stored configuration has been through it: tuples become lists.
-    ours, theirs = (flatten(json.loads(json.dumps(config))) for config in (ours, complete(theirs)))
-    for field in sorted(ours.keys() | theirs.keys()):
-        if without_effect(field):
-            continue
-        there, here = (tuple(x) if isinstance(x, list) else x for x in (theirs.get(field), ours.get(field)))
-        if there != here:
-            return f"config.{field} is {there!r} there and {here!r} here"
-    return None
-
-
-def without_effect(field: str) -> bool:
-    """Tell whether a field changes where a run's traces go, but not one of its numbers."""
-    return field.startswith(_WITHOUT_EFFECT)

@@ -12,8 +12,7 @@ import ml_collections
 import optax
 from jax.extend.core import jaxprs_in_params
 
-from eanet.attention.external import ExternalAttention
-from eanet.model.vision_transformer import DTYPES, VisionTransformer, count_parameters
+from eanet.model.vision_transformer import DTYPES, VisionTransformer, build_model, count_parameters, make_attention
 
 BATCH = 32  # of the program whose memory is asked for
 
@@ -34,9 +33,10 @@ class Footprint:
     def mmac(self) -> float:
         """Million multiply-adds of a forward pass, layer by layer as published."""
         attention = self.model.attention
-        if isinstance(attention, functools.partial) and attention.func is ExternalAttention:
-            return _mmac(self.model.clone(attention=functools.partial(attention, merge_linear=False)), self.image_shape)
-        return self.mmac_executed
+        published = getattr(attention and attention(parent=None), "PUBLISHED", None)
+        if not published:
+            return self.mmac_executed
+        return _mmac(self.model.clone(attention=functools.partial(attention, **published)), self.image_shape)
 
     @functools.cached_property
     def mmac_executed(self) -> float:
@@ -61,39 +61,44 @@ def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
 
 
 def parameters_of(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], classes: int) -> int:
-    """Count the parameters that `config.model` describes without building it, which takes long for a huge one."""
-    dim, (side, _, channels) = config.dim, image_shape
-    tokens = _tokens(config, side)
-    block = 2 * dim + 2 * dim * config.mlp_dim + config.mlp_dim + dim
-    memories = 0
-    if config.attention == "self":
-        width = config.num_heads * (config.head_dim or dim // config.num_heads)
-        block += 2 * dim + 3 * (dim + 1) * width + (width + 1) * dim
-    elif config.attention == "external":
-        width, head_dim = dim * config.dim_coefficient, dim // config.num_heads
-        slots = config.memory_size or dim // config.dim_coefficient
-        block += 2 * dim + (dim + 1) * width + (width + 1) * dim
-        memories = head_dim * slots * (1 if config.tie_memories else 2) + config.memory_bias * (slots + head_dim)
-    pairs = min(config.depth, 1) if config.share_memories else config.depth
-    ends = (config.patch_size**2 * channels + 1) * dim + tokens * dim + (dim + 1) * classes
-    return config.depth * block + pairs * memories + ends + dim * (config.pool == "cls") + 2 * dim * config.final_norm
+    """Count the parameters that `config.model` describes, for images of [height, width, channels].
+
+    From the first two blocks: all further ones are like the second, and tracing a thousand of them takes long.
+    """
+
+    def count(depth: int) -> int:
+        model = build_model(config, classes).clone(depth=depth)
+        return count_parameters(parameter_shapes(model, image_shape))
+
+    if config.depth <= 2:
+        return count(config.depth)
+    one, two = count(1), count(2)
+    return one + (config.depth - 1) * (two - one)
 
 
 def least_bytes(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], networks: int, images: int) -> int:
-    """Give what training takes at least: networks of `config.model`, the activations of some images of one of them.
+    """Return what training takes at least: networks of `config.model`, the activations of some images of one of them.
 
-    A parameter has its gradient and two moments beside it; a block keeps its input, the MLP's hidden layer and the
-    attention map for the gradient.
+    A parameter has its gradient and two moments beside it; a block keeps its input, the MLP's hidden layer and, if it
+    sows one, the attention map for the gradient.
     """
-    tokens, width = _tokens(config, image_shape[0]), DTYPES[config.dtype].dtype.itemsize
-    attended = 0
-    if config.attention == "self":
-        attended = config.num_heads * tokens
-    elif config.attention == "external":
-        slots = config.memory_size or config.dim // config.dim_coefficient
-        attended = config.num_heads * config.dim_coefficient * slots
-    block = tokens * (width * (config.dim + config.mlp_dim) + 4 * attended)
-    return 16 * networks * parameters_of(config, image_shape, 0) + images * config.depth * block
+    tokens, width = (image_shape[0] // config.patch_size) ** 2, DTYPES[config.dtype].dtype.itemsize
+    block = tokens * width * (config.dim + config.mlp_dim) + 4 * _attention_map_size(config, tokens)
+    return 16 * networks * parameters_of(config, image_shape, 1) + images * config.depth * block
+
+
+def _attention_map_size(config: ml_collections.ConfigDict, tokens: int) -> int:
+    """Return how many numbers the attention maps of one image in one block hold; 0 for an attention without maps."""
+    attention = make_attention(config)
+    if attention is None:
+        return 0
+
+    def maps() -> Any:
+        x = jnp.zeros((1, tokens, config.dim))
+        _, variables = attention().init_with_output(jax.random.key(0), x, mutable=["params", "intermediates"])
+        return variables.get("intermediates", {})
+
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(maps)))
 
 
 def device_bytes() -> float:
@@ -104,10 +109,6 @@ def device_bytes() -> float:
     if not hasattr(os, "sysconf"):
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(limits)
-
-
-def _tokens(config: ml_collections.ConfigDict, side: int) -> int:
-    return (side // config.patch_size) ** 2 + (config.pool == "cls")
 
 
 def temporary_bytes(compiled: Any) -> int:

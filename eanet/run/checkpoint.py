@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from eanet.config import rules as config_lib
+from eanet.config import stored
 from eanet.errors import UserError
 from eanet.training import processes
 from eanet.training.step import TrainState
@@ -163,7 +163,7 @@ class Checkpoints:
         values = whole["values"]
         if _checksum(values) != whole["sha256"]:
             raise ValueError("its values are not what was written")
-        difference = config_lib.first_difference(config, values["config"])
+        difference = stored.first_difference(config, values["config"])
         if difference:
             raise UserError(f"{self._directory} is of another run: {difference}; choose another --workdir")
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))["state"]

@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 from flax import traverse_util
 
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.keras_weights import from_keras
@@ -25,7 +25,7 @@ from eanet.model.input_normalization import renormalized
 from eanet.run.checkpoint import Checkpoints, checksum_of_arrays
 from eanet.run.record import Record
 from eanet.training import members, processes, sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,10 @@ def read_initial_weights(config: ml_collections.ConfigDict, dataset: data.Datase
             _check(flat, traverse_util.flatten_dict(shapes, sep="/"), config.model.attention)
     except (UserError, ValueError, OSError) as error:
         reason = str(error).removeprefix(f"{path}: ")
-        accepted = config_lib.RULES["init_from"][1]
+        accepted = rules.RULES["init_from"][1]
         raise UserError(f"config.init_from={config.init_from}: {reason}; accepted: {accepted}") from error
     # A source of one network has it for all members.
-    own *= len(members.of(config.to_dict())) // len(own)
+    own *= len(members.members_from_config(config.to_dict())) // len(own)
     stacked = {name: np.stack([flat[name] for flat in own]) for name in own[0]}
     return InitialWeights(traverse_util.unflatten_dict(stacked, sep="/"), {"source": str(path)} | origin)
 
@@ -76,7 +76,7 @@ def _of_run(
     fields = record.read("config.json")
     if fields is None:
         raise UserError(f"there is no config.json of a run in {workdir}")
-    source = config_lib.from_record(fields, f"{workdir}/config.json")
+    source = stored.from_record(fields, f"{workdir}/config.json")
     fields = source.to_dict()
     if source.data.name != config.data.name:
         source.data.dir = config.data.dir  # its own may be another machine's
@@ -85,19 +85,19 @@ def _of_run(
         seen = dataset
     if not record.has_checkpoint():
         raise UserError(f"there is no checkpoint in {workdir}")
-    config_lib.validate_for_images(source, seen.train.images.shape[1:])
-    available = members.of(fields)
-    chosen = [available[0]] if len(available) == 1 else members.of(config.to_dict())
+    rules.validate_for_images(source, seen.train.images.shape[1:])
+    available = members.members_from_config(fields)
+    chosen = [available[0]] if len(available) == 1 else members.members_from_config(config.to_dict())
     for member in chosen:
         if member not in available:
             names = ", ".join(known.name for known in available)
             raise UserError(f"its run has no {member.name}, but {names}")
-    state, tally, step = _restore(record, fields, Group(source, seen, sharding.make_mesh(len(available))), only)
+    state, scores, step = _restore(record, fields, Trainer(source, seen, sharding.make_mesh(len(available))), only)
     own = []
     for member in chosen:
         i = available.index(member)
-        if tally["diverged"][i] >= 0:
-            raise UserError(f"its {member.name} diverged at step {tally['diverged'][i]}")
+        if scores["diverged"][i] >= 0:
+            raise UserError(f"its {member.name} diverged at step {scores['diverged'][i]}")
         flat = {name: np.asarray(x)[i] for name, x in traverse_util.flatten_dict(state.params, sep="/").items()}
         if (seen.mean, seen.deviation) != (dataset.mean, dataset.deviation):
             flat |= renormalized(flat, (seen.mean, seen.deviation), (dataset.mean, dataset.deviation))
@@ -105,10 +105,10 @@ def _of_run(
     return own, {"checkpoint": step, "sha256": checksum_of_arrays(state)}
 
 
-def _restore(record: Record, fields: Any, group: Group, only: int | None) -> tuple[Any, dict[str, Any], int]:
-    """Return the state of a checkpoint, whole in every process, the run's tally then, and the step."""
-    everywhere = sharding.replicated(group.mesh)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), group.shapes())
+def _restore(record: Record, fields: Any, trainer: Trainer, only: int | None) -> tuple[Any, dict[str, Any], int]:
+    """Return the state of a checkpoint, whole in every process, the run's scores then, and the step."""
+    everywhere = sharding.replicated(trainer.mesh)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), trainer.shapes())
     state, extra = Checkpoints(record.checkpoints, read_only=True).restore(like, fields, only)
     return state, extra["tally"], int(np.asarray(state.step)[0])
 

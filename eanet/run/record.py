@@ -30,7 +30,7 @@ import filelock
 import jax
 import numpy as np
 
-from eanet.config import rules as config_lib
+from eanet.config import stored
 from eanet.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "wandb")
@@ -44,6 +44,7 @@ class Record:
     def __init__(self, workdir: str | pathlib.Path, primary: bool = True):
         self.workdir = pathlib.Path(workdir).absolute()
         self._primary = primary
+        self._is_new = True  # until check has found a configuration
         # Not thread-local: whoever closes the record gives it back.
         # Not by the mere existence of a file, where a file system has no locks: that would outlive its process.
         lock = self.workdir / ".lock"
@@ -92,13 +93,14 @@ class Record:
         """Raise UserError where the directory is of another run or none. Changes nothing."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise UserError(f"--workdir={self.workdir} is a file; accepted: a directory, existing or new")
-        stored = self.read("config.json")
-        if stored is None:
+        recorded = self.read("config.json")
+        self._is_new = recorded is None
+        if self._is_new:
             return
-        if not isinstance(stored, dict):
+        if not isinstance(recorded, dict):
             raise UserError(f"{self.workdir / 'config.json'} holds no configuration; choose another --workdir")
         try:
-            difference = config_lib.first_difference(config, stored)
+            difference = stored.first_difference(config, recorded)
         except UserError as error:
             raise UserError(f"{self.workdir / 'config.json'}: {error}; choose another --workdir") from error
         if difference:
@@ -124,7 +126,8 @@ class Record:
         except OSError as error:
             raise UserError(f"--workdir={self.workdir} cannot be written: {error.strerror}") from error
         self._acquire()
-        self.check(config)  # again, as another process may have been here meanwhile
+        if self._is_new:  # as it was found; another process may have been here meanwhile
+            self.check(config)
 
     def begin(self, config: dict[str, Any], step: int, rows: int) -> None:
         """Note the configuration and the environment of this start, and drop the rows after a step.

@@ -16,7 +16,8 @@ from typing import Any
 
 import ml_collections
 
-from eanet.config import rules as config_lib
+from eanet.attention import field_names
+from eanet.config import stored
 from eanet.errors import UserError
 from eanet.run.record import Record
 
@@ -32,8 +33,8 @@ def arm(config: dict[str, Any]) -> str:
     model = config["model"]
     seeds = ("seed", "num_seeds", "seeds_per_call")
     rest = {name: value for name, value in config.items() if name not in (*seeds, "wandb")}
-    heads = "" if model["attention"] == "none" else f"-h{model['num_heads']}"
-    return f"{config['data']['name']}-{model['attention']}{heads}-{config_lib.fingerprint(rest)}"
+    heads = f"-h{model['num_heads']}" if "num_heads" in field_names(model["attention"]) else ""
+    return f"{config['data']['name']}-{model['attention']}{heads}-{stored.fingerprint(rest)}"
 
 
 class _Heard:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from eanet.config import rules as config_lib
+from eanet.config import rules
 from eanet.errors import UserError
 from eanet.sweep import distributions
 
@@ -112,7 +112,7 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
     method, program = content.get("method"), content.get("program")
     if method not in METHODS:
         raise _Fault(f"method={_show(method)}; accepted: {', '.join(METHODS)}")
-    if not config_lib.is_text(program) or not _is_file(program):
+    if not rules.is_text(program) or not _is_file(program):
         raise _Fault(
             f"program={_show(program)} is no file; accepted: main.py, in the directory from which it is started"
         )
@@ -158,7 +158,7 @@ def _metric(metric: Any) -> tuple[str, str]:
 
 def _command(content: dict[str, Any]) -> tuple[str, ...]:
     command = content.get("command", list(_DEFAULT_COMMAND))
-    if not isinstance(command, list) or not all(map(config_lib.is_text, command)):
+    if not isinstance(command, list) or not all(map(rules.is_text, command)):
         raise _Fault(f"command={_show(command)}; accepted: a list of texts")
     for part in command:
         if "${" in part and part not in _MACROS:
@@ -212,7 +212,7 @@ def _choices(where: str, distribution: str, spec: dict[str, Any]) -> Parameter:
     for value in values:
         if value is None:
             raise _Fault(f"{where}: null arrives as the text 'None'; accepted: numbers, texts, true and false")
-        if not isinstance(value, (bool, int, float)) and not config_lib.is_text(value):
+        if not isinstance(value, (bool, int, float)) and not rules.is_text(value):
             raise _Fault(f"{where}: {_show(value)}; accepted: numbers, texts in one line, true and false")
         if (type(value), value) in seen:
             raise _Fault(f"{where}: {_show(value)} is there twice")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eanet import cli
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.errors import UserError
 from eanet.run.record import Record
 from eanet.sweep import file as sweep_file
@@ -66,7 +66,7 @@ def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequen
     check_values(values, file, fields, extra)
     parts = [cli.config_name(file), varied(sweep, values)]
     readable = "-".join(filter(None, parts))[:_LONGEST]
-    workdir = root / f"{readable}-{config_lib.fingerprint(fields)}"
+    workdir = root / f"{readable}-{stored.fingerprint(fields)}"
     return Point([*arguments, f"--workdir={workdir}"], fields, workdir)
 
 
@@ -81,7 +81,7 @@ def check_values(values: search.Values, config_file: str, fields: dict[str, Any]
             raise UserError(f"{flag} after --: the file sweeps {name}; accepted: other fields, and --seeds for seeds")
         if name == "workdir":
             raise UserError(f"{flag} after --: every point has a directory of its own; accepted: --config.FIELD=VALUE")
-    flat = {f"config.{name}": value for name, value in config_lib.flatten(fields).items()} | {"config": config_file}
+    flat = {f"config.{name}": value for name, value in rules.flatten(fields).items()} | {"config": config_file}
     for name, wanted in values.items():
         if name not in flat:
             raise UserError(f"parameters.{name}: no field of the configuration; accepted: config.FIELD and config")

@@ -12,7 +12,7 @@ import optax
 from eanet.data.augmentation import Preprocessing
 from eanet.data.datasets import Dataset
 from eanet.model import vision_transformer as model
-from eanet.model.vision_transformer import VisionTransformer, with_dropout
+from eanet.model.vision_transformer import VisionTransformer
 from eanet.training import optimizer as optim
 from eanet.training import sharding
 
@@ -44,11 +44,6 @@ class Experiment:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.epochs * self.steps_per_epoch
-
-    def training_model(self, hyperparameters: Mapping[str, Any]) -> VisionTransformer:
-        """Give the model with the rates of dropout among the hyperparameters in the place of its own."""
-        rates = {name: value for name, value in hyperparameters.items() if name.endswith("dropout")}
-        return with_dropout(self.model, rates) if rates else self.model
 
     def schedule(self, hyperparameters: Mapping[str, Any]) -> optax.Schedule:
         """Give the learning rate of each step, at the height that the hyperparameters say."""

@@ -1,4 +1,4 @@
-"""AdamW as the document uses it, with the schedule, clipping and decay mask of `config.optimizer`."""
+"""AdamW as in the Keras example, with the schedule and the clipping of `config.optimizer`."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ import optax
 ADAM_EPSILON = 1e-7
 
 SCHEDULES = ("constant", "cosine")
-DECAY_MASKS = ("all", "kernels")
 VARIANTS = ("optax", "keras")
 
 
@@ -26,11 +25,6 @@ def make_schedule(config: ml_collections.ConfigDict, total_steps: int, steps_per
         return main
     warmup = optax.linear_schedule(config.learning_rate / warmup_steps, config.learning_rate, warmup_steps - 1)
     return optax.join_schedules([warmup, main], [warmup_steps])
-
-
-def decay_mask(params: Any) -> Any:
-    """Mark the kernels: what a weight decay that spares biases, layer norms and embeddings touches."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999) -> optax.GradientTransformation:
@@ -55,8 +49,7 @@ def scale_by_keras_adam(b1: float = 0.9, b2: float = 0.999) -> optax.GradientTra
 def make_optimizer(config: ml_collections.ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Build AdamW (decoupled decay, multiplied by the learning rate) behind optional clipping."""
     adam = scale_by_keras_adam() if config.variant == "keras" else optax.scale_by_adam(eps=ADAM_EPSILON)
-    mask = decay_mask if config.decay_mask == "kernels" else None
-    decay = optax.add_decayed_weights(config.weight_decay, mask)
+    decay = optax.add_decayed_weights(config.weight_decay)
     adamw = optax.chain(adam, decay, optax.scale_by_learning_rate(schedule))
     if not config.clip_norm:
         return adamw

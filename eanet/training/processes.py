@@ -64,7 +64,7 @@ def _whole(name: str, low: int, high: int) -> int:
     return int(text)
 
 
-def agree(pace: float, signal: int) -> tuple[float, int]:
+def least_pace_and_highest_signal(pace: float, signal: int) -> tuple[float, int]:
     """Give the smallest pace and the highest number of a signal, 0 for none, that any process has brought."""
     if jax.process_count() == 1:
         return pace, signal

@@ -55,8 +55,7 @@ class Monitor:
     diverged_step: jax.Array  # int32, the first step with a loss or gradient not finite or a loss above the limit; -1
 
 
-# learning_rate, weight_decay and label_smoothing, float32 [], and rates of dropout: see eanet.training.members.
-Hyperparameters = dict[str, Any]
+Hyperparameters = dict[str, jax.Array]  # learning_rate, weight_decay and label_smoothing, float32 []
 
 
 def init_state(
@@ -98,13 +97,12 @@ def train_step(
     inputs = training_input(stream(key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
     weights = mask.astype(jnp.float32)
     examples = jnp.sum(weights)
-    model = experiment.training_model(hyperparameters)
     rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
 
     def part_of_mean_loss(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs, labels, weights, places = part
         with drawing_by_place(places):
-            logits = model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
+            logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
         values = metrics.per_example(logits, labels, hyperparameters["label_smoothing"])
         sums = {name: jnp.sum(value * weights) for name, value in values.items()}
         sums["examples"] = jnp.sum(weights)

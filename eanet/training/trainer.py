@@ -13,12 +13,12 @@ from eanet.model import footprint
 from eanet.training import experiment, members, sharding, step
 
 
-class Group:
+class Trainer:
     """Everything that a run calls on the devices. States, parameters and results have a leading axis of members."""
 
     def __init__(self, config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh):
         fields = config.to_dict()
-        self.members = members.of(fields)
+        self.members = members.members_from_config(fields)
         self.mesh = mesh
         self.experiment = experiment.build(config, dataset, mesh)
         # On a CPU several networks at once only crowd its cache; elsewhere they fill what one leaves idle.

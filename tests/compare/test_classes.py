@@ -32,7 +32,7 @@ def test_bars_are_the_differences_by_class(tmp_path):
     boxes = [label.get_window_extent() for label in axis.get_yticklabels()]
     assert all(one.y1 < other.y0 for one, other in itertools.pairwise(boxes))
     assert min(label.get_fontsize() for label in axis.get_yticklabels()) >= 9
-    right = [np.mean([run.correct.reshape(100, 30).mean(0) for run in group.runs], 0) for group in result.groups]
+    right = [np.mean([run.correct.reshape(100, 30).mean(0) for run in arm.runs], 0) for arm in result.arms]
     difference = 100 * (right[1] - right[0])  # of labels 0 to 29, again and again
     bars = [bar.get_width() for bar in axis.patches]
     assert bars == pytest.approx(sorted(difference)[:12] + sorted(difference)[-12:])
@@ -60,14 +60,14 @@ def test_superclasses_are_taken_for_one_another(tmp_path):
     np.testing.assert_allclose(external.collections[0].get_array(), [[60, 40], [40, 60]])
     np.testing.assert_allclose(best.collections[0].get_array(), [[85, 15], [15, 85]])
     assert [text.get_text() for text in best.texts] == ["85", "15", "15", "85"]
-    assert "the best other group, attention=self" in caption and "true superclass" in caption and "mean" in caption
+    assert "the best other arm, attention=self" in caption and "true superclass" in caption and "mean" in caption
 
 
 def test_a_few_classes_are_taken_for_one_another(tmp_path):
     write_arm(tmp_path, "eanet", {0: 0.25})
     result = read_comparison(tmp_path)
     figure, caption = comparison_classes.confusion(result)
-    (run,) = result.groups[0].runs
+    (run,) = result.arms[0].runs
     shares = figure.axes[0].collections[0].get_array()
     right = [100 * run.correct[run.labels == i].mean() for i in range(10)]
     np.testing.assert_allclose(np.diag(shares), right)

@@ -31,9 +31,9 @@ def three_arms(tmp_path_factory):
 
 def test_groups_are_named_by_the_fields_in_which_runs_differ(three_arms):
     result = read_comparison(three_arms)
-    assert [group.name for group in result.groups] == ["attention=external", "attention=none", "attention=self"]
-    assert [[run.seed for run in group.runs] for group in result.groups] == [[0, 1, 2], [10, 11, 12, 13], [0, 1, 2]]
-    assert result.baseline is result.groups[0] and not result.notes
+    assert [arm.name for arm in result.arms] == ["attention=external", "attention=none", "attention=self"]
+    assert [[run.seed for run in arm.runs] for arm in result.arms] == [[0, 1, 2], [10, 11, 12, 13], [0, 1, 2]]
+    assert result.baseline is result.arms[0] and not result.notes
     assert result.also_differ == {"model.projection_dropout": [0.0, 0.2]}  # follows from the attention, and is said
     assert "The runs also differ in model.projection_dropout: 0.0, 0.2." in comparison_table.explanations(result)
 
@@ -44,10 +44,10 @@ def test_fields_without_effect_do_not_split_groups(tmp_path):
     write_arm(tmp_path / "b", "vit", {1: 0.4}, model__memory_size=32, model__share_memories=True, data__dir="/there")
     write_arm(tmp_path / "c", "none", {0: 0.4}, model__num_heads=2, model__attention_dropout=0.1)
     write_arm(tmp_path / "d", "none", {1: 0.4}, model__num_heads=8, wandb__group="x", checkpoint__keep=5)
-    assert [group.name for group in read_comparison(tmp_path).groups] == ["attention=none", "attention=self"]
+    assert [arm.name for arm in read_comparison(tmp_path).arms] == ["attention=none", "attention=self"]
     write_arm(tmp_path / "e", "eanet", {0: 0.4}, model__memory_size=16, model__head_dim=64)
     write_arm(tmp_path / "f", "eanet", {0: 0.4}, model__memory_size=128, model__head_dim=16)
-    names = [group.name for group in read_comparison(tmp_path).groups]
+    names = [arm.name for arm in read_comparison(tmp_path).arms]
     external = [f"attention=external, memory_size={size}" for size in (16, 128)]  # by size and not by text
     assert names == [*external, "attention=none", "attention=self"]
 
@@ -57,16 +57,16 @@ def test_by_chooses_the_fields(tmp_path):
         write_arm(tmp_path / str(heads), "eanet", {first: 0.4, first + 1: 0.41}, model__num_heads=heads)
     write_arm(tmp_path / "self", "vit", {0: 0.39})
     result = read_comparison(tmp_path, by=["model.attention"])
-    assert [(group.name, len(group.runs)) for group in result.groups] == [
+    assert [(arm.name, len(arm.runs)) for arm in result.arms] == [
         ("attention=external", 4),
         ("attention=self", 1),
     ]
     assert result.also_differ["model.num_heads"] == [2, 4]
-    assert [group.name for group in read_comparison(tmp_path, by=["model.memory_size"]).groups] == [
+    assert [arm.name for arm in read_comparison(tmp_path, by=["model.memory_size"]).arms] == [
         "memory_size=0",
         "memory_size=–",
     ]
-    assert len(read_comparison(tmp_path / "2", by=["wandb.tags"]).groups) == 1  # a list, once it has been through JSON
+    assert len(read_comparison(tmp_path / "2", by=["wandb.tags"]).arms) == 1  # a list, once it has been through JSON
     for by in ("model.heads", "seed"):
         with pytest.raises(UserError, match=f"--by: '{by}'; accepted"):
             read_comparison(tmp_path, by=[by])
@@ -109,10 +109,10 @@ def test_a_run_made_twice_counts_once(tmp_path):
         write_run(tmp_path / name, config, answers(0.4, 0))
     write_run(tmp_path / "c", config, answers(0.5, 0))
     result = read_comparison(tmp_path)
-    assert [[run.workdir.name for run in group.runs] for group in result.groups] == [["a"]]
+    assert [[run.workdir.name for run in arm.runs] for arm in result.arms] == [["a"]]
     said = ["b repeats a, with the same accuracies, and counts once.", "c repeats a, with OTHER accuracies, and counts"]
     assert len(result.notes) == 2 and all(note.startswith(text) for note, text in zip(result.notes, said, strict=True))
-    assert result.groups[0].name == "all runs"
+    assert result.arms[0].name == "all runs"
     runs, _ = finished_run.find_runs([tmp_path, tmp_path / "a", tmp_path / "a" / ".." / "b"])
     assert len(runs) == 3  # a directory that is named twice is read once
 
@@ -123,7 +123,7 @@ def test_unfinished_runs_are_left_out(tmp_path):
     (unfinished / "results.json").unlink()
     (unfinished / "predictions.npz").unlink()
     result = read_comparison(tmp_path)
-    assert len(result.groups) == 1 and result.notes == [f"{unfinished.name} is not finished and was left out."]
+    assert len(result.arms) == 1 and result.notes == [f"{unfinished.name} is not finished and was left out."]
     with pytest.raises(UserError, match="no finished run under"):
         finished_run.find_runs([unfinished])
 
@@ -219,22 +219,22 @@ def test_the_baseline_is_found_by_its_fields(tmp_path):
             write_arm(tmp_path, arm, {0: 0.4, 1: 0.42}, model__num_heads=heads)
     result = read_comparison(tmp_path, baseline="model.attention=self,model.num_heads=4")
     assert result.baseline.by == {"model.attention": "self", "model.num_heads": 4}
-    assert sorted(result.versus) == sorted(group.name for group in result.groups if group is not result.baseline)
+    assert sorted(result.versus) == sorted(arm.name for arm in result.arms if arm is not result.baseline)
     for text, count in (("model.attention=self", 2), ("model.num_heads=3", 0), ("model.heads=4", 0), ("self", 0)):
-        with pytest.raises(UserError, match=f"--baseline={text} fits {count} groups; accepted.*attention=self"):
+        with pytest.raises(UserError, match=f"--baseline={text} fits {count} arms; accepted.*attention=self"):
             read_comparison(tmp_path, baseline=text)
 
 
 def test_a_groups_numbers_are_scipys(three_arms):
-    group = read_comparison(three_arms).groups[2]
+    arm = read_comparison(three_arms).arms[2]
     values = list(ARMS["vit"].values())
-    estimate = group.estimate("test/accuracy")
-    assert group.values("test/accuracy") == pytest.approx(ARMS["vit"])
+    estimate = arm.estimate("test/accuracy")
+    assert arm.values("test/accuracy") == pytest.approx(ARMS["vit"])
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (estimate.mean - estimate.half_width, estimate.mean + estimate.half_width) == pytest.approx((low, high))
-    assert group.estimate("val/accuracy").mean == pytest.approx(1.1 * np.mean(values))  # as the records have it
-    assert 72 < group.estimate("seconds").mean < 73  # compiling, training and evaluation
-    assert group.estimate("parameters").mean == 623_268
+    assert arm.estimate("val/accuracy").mean == pytest.approx(1.1 * np.mean(values))  # as the records have it
+    assert 72 < arm.estimate("seconds").mean < 73  # compiling, training and evaluation
+    assert arm.estimate("parameters").mean == 623_268
 
 
 def _mcnemar(one, other):
@@ -245,7 +245,7 @@ def _mcnemar(one, other):
 
 def test_differences_are_scipys(three_arms):
     result = read_comparison(three_arms)
-    external, none, self_attention = result.groups
+    external, none, self_attention = result.arms
     paired, welch = result.versus["attention=self"], result.versus["attention=none"]
     reference = stats.ttest_rel(list(ARMS["vit"].values()), list(ARMS["eanet"].values()))
     assert (paired.difference.test, paired.difference.n) == ("paired t", (3, 3))
@@ -262,8 +262,8 @@ def test_differences_are_scipys(three_arms):
     error = paired.difference.half_width / stats.t.ppf(0.975, 2)
     power = stats.nct.sf(stats.t.ppf(0.975, 2), 2, paired.difference.detectable / error)
     assert power == pytest.approx(0.8, abs=1e-6)
-    for versus, group in ((paired, self_attention), (welch, none)):
-        pairs = list(zip(group.runs, external.runs, strict=False))  # by seed, or in their order
+    for versus, arm in ((paired, self_attention), (welch, none)):
+        pairs = list(zip(arm.runs, external.runs, strict=False))  # by seed, or in their order
         expected = min(1, 2 * np.median([_mcnemar(*pair) for pair in pairs]))
         assert len(pairs) == 3 and versus.mcnemar == pytest.approx(expected)
     assert welch.mcnemar < paired.mcnemar
@@ -297,7 +297,7 @@ def test_one_run_an_arm_is_compared_image_by_image(tmp_path):
     write_arm(tmp_path, "vit", {0: 0.6})
     result = read_comparison(tmp_path)
     (versus,) = result.versus.values()
-    assert versus.mcnemar == versus.mcnemar_holm == pytest.approx(_mcnemar(*(g.runs[0] for g in result.groups)))
+    assert versus.mcnemar == versus.mcnemar_holm == pytest.approx(_mcnemar(*(g.runs[0] for g in result.arms)))
     assert 0 < versus.mcnemar < 0.001 and np.isnan(versus.p_holm)
     assert "McNemar's p is of two networks, not of the methods" in versus.notes
 
@@ -327,10 +327,10 @@ def test_real_runs_are_read_and_compared(tmp_path):
     """Also: the synthetic runs of the other tests have the files and the names of real ones."""
     results = {seed: train.train(tiny_config(seed=seed, train__epochs=1), tmp_path / f"{seed}") for seed in (0, 1)}
     result = read_comparison(tmp_path)
-    (group,) = result.groups
-    assert group.values("test/accuracy") == {seed: result["test/accuracy"] for seed, result in results.items()}
-    assert [np.mean(run.correct) for run in group.runs] == pytest.approx([r["test/accuracy"] for r in results.values()])
-    assert group.runs[0].class_names == tuple("0123456789") and len(group.runs[0].rows) == 1
+    (arm,) = result.arms
+    assert arm.values("test/accuracy") == {seed: result["test/accuracy"] for seed, result in results.items()}
+    assert [np.mean(run.correct) for run in arm.runs] == pytest.approx([r["test/accuracy"] for r in results.values()])
+    assert arm.runs[0].class_names == tuple("0123456789") and len(arm.runs[0].rows) == 1
     real, synthetic = tmp_path / "0", write_run(tmp_path / "made", make_config("digits"), answers(0.4, 0))
     for name in ("config.json", "results.json", "environment.json"):
         one, other = (json.loads((workdir / name).read_text()).keys() for workdir in (real, synthetic))

@@ -28,7 +28,7 @@ _WORSE = {0: 0.3, 1: 0.3175, 2: 0.34}
         ),
         (
             {"eanet": {0: 0.4, 1: 0.42}, "vit": {0: 0.43, 1: 0.49}, "none": {0: 0.4, 1: 0.41}},
-            "These seeds cannot tell any of 2 groups from the baseline in test accuracy: at most, attention=self is "
+            "These seeds cannot tell any of 2 arms from the baseline in test accuracy: at most, attention=self is "
             "5.00 points ahead of attention=external (95% interval -20.41 to +30.41, Holm-corrected p = ",
         ),
         (
@@ -44,7 +44,7 @@ _WORSE = {0: 0.3, 1: 0.3175, 2: 0.34}
             {"eanet": {0: 0.4, 1: 0.41}, "vit": {0: 0.42, 1: 0.43}},
             "The differences do not vary between seeds, so that there is no test of them: attention=self is 2.00 ",
         ),
-        ({"eanet": {0: 0.4}}, "all runs: test accuracy 40.00% (one seed has no interval); there is no other group to "),
+        ({"eanet": {0: 0.4}}, "all runs: test accuracy 40.00% (one seed has no interval); there is no other arm to "),
         (
             {"eanet": {0: 0.01, 1: 0.03}},
             "all runs: test accuracy 2.00% (95% interval 0.00% to 14.71%, n = 2); there is",
@@ -65,10 +65,10 @@ def test_of_many_groups_the_furthest_are_named(tmp_path):
     write_arm(tmp_path, "none", {0: 0.7})
     sentence = finding(read_comparison(tmp_path, baseline="model.num_heads=2"))
     assert sentence.startswith(
-        "In test accuracy 3 of 5 groups differ from the baseline (2 ahead, 1 behind); the furthest: "
+        "In test accuracy 3 of 5 arms differ from the baseline (2 ahead, 1 behind); the furthest: "
     )
     ways = re.findall(r"(attention=[^;]*?) is \S+ points (ahead of|behind) ", sentence)
     assert ways == [("attention=self, num_heads=4", "ahead of"), ("attention=external, num_heads=16", "behind")]
     assert "Holm-corrected p" in sentence and sentence.endswith(
-        "groups of one seed, or without variation, have no p-value over seeds."
+        "arms of one seed, or without variation, have no p-value over seeds."
     )

@@ -26,9 +26,9 @@ def result(tmp_path_factory):
     return read_comparison(root)
 
 
-def _history(group, metric):
+def _history(arm, metric):
     """Read [runs, epochs] of a metric from the files, where an epoch ends."""
-    lines = [(run.workdir / "metrics.jsonl").read_text().splitlines() for run in group.runs]
+    lines = [(run.workdir / "metrics.jsonl").read_text().splitlines() for run in arm.runs]
     return np.array([[json.loads(line)[metric] for line in some if "val/loss" in line] for some in lines])
 
 
@@ -39,17 +39,16 @@ def test_curves_are_the_means_with_their_bands(result):
     for axis, metric in ((loss, "loss"), (accuracy, "accuracy")):
         lines = [line for line in axis.lines if len(line.get_xdata()) == 3]
         validation, training = lines[::2], lines[1::2]
-        assert [line.get_label() for line in validation] == [group.name for group in result.groups]
+        assert [line.get_label() for line in validation] == [arm.name for arm in result.arms]
         for split, split_lines, style in (("val", validation, "-"), ("train", training, "--")):
-            for line, group in zip(split_lines, result.groups, strict=True):
+            for line, arm in zip(split_lines, result.arms, strict=True):
                 assert (
-                    line.get_linestyle() == style
-                    and line.get_color() == validation[result.groups.index(group)].get_color()
+                    line.get_linestyle() == style and line.get_color() == validation[result.arms.index(arm)].get_color()
                 )
                 np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
-                np.testing.assert_allclose(line.get_ydata(), _history(group, f"{split}/{metric}").mean(0))
-        assert len(axis.collections) == 3  # no band for the group with one run
-        values = _history(result.groups[0], f"val/{metric}")[:, -1]
+                np.testing.assert_allclose(line.get_ydata(), _history(arm, f"{split}/{metric}").mean(0))
+        assert len(axis.collections) == 3  # no band for the arm with one run
+        values = _history(result.arms[0], f"val/{metric}")[:, -1]
         low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
         vertices = axis.collections[0].get_paths()[0].vertices
         ends = vertices[vertices[:, 0] == 3][:, 1]
@@ -57,10 +56,7 @@ def test_curves_are_the_means_with_their_bands(result):
     (reference,) = [line for line in loss.lines if "no answer" in line.get_label()]
     assert reference.get_ydata()[0] == pytest.approx(np.log(10))
     shown = [
-        value
-        for group in result.groups
-        for split in ("val", "train")
-        for value in _history(group, f"{split}/accuracy").flat
+        value for arm in result.arms for split in ("val", "train") for value in _history(arm, f"{split}/accuracy").flat
     ]
     assert accuracy.get_ylim()[0] <= min(shown) and accuracy.get_ylim()[1] >= max(shown)
 
@@ -79,18 +75,18 @@ def test_accuracy_is_drawn_against_what_varies(result):
         "Test accuracy against heads, parameters and MMAC: means over the seeds; bars: 95% intervals over the seeds; "
         "small dots: single runs."
     )
-    means = [group.estimate("test/accuracy").mean for group in result.groups]
+    means = [arm.estimate("test/accuracy").mean for arm in result.arms]
     assert _lines(axes[0]) == {"attention=external": ([2, 4, 16], means[:3]), "attention=self": ([4], means[3:])}
     assert _lines(axes[1])["attention=self"] == ([623_268], means[3:])
     dots = [line for line in axes[0].lines if line.get_marker() == "."]
-    several = [group for group in result.groups if len(group.runs) > 1]
+    several = [arm for arm in result.arms if len(arm.runs) > 1]
     assert sorted(y for line in dots for y in line.get_ydata()) == pytest.approx(
-        sorted(run.results["test/accuracy"] for group in several for run in group.runs)
+        sorted(run.results["test/accuracy"] for arm in several for run in arm.runs)
     )
     bars = [list(line.get_ydata()) for line in axes[0].lines if line.get_marker() == "_"]
-    values = [list(group.values("test/accuracy").values()) for group in several]
+    values = [list(arm.values("test/accuracy").values()) for arm in several]
     assert bars == [pytest.approx(stats.t.interval(0.95, 2, np.mean(some), stats.sem(some))) for some in values]
-    # A line joins what differs in heads, but not groups that cost the same.
+    # A line joins what differs in heads, but not arms that cost the same.
     assert [axis.lines[0].get_linestyle() for axis in axes] == ["-", "None", "None"]
 
 
@@ -123,8 +119,8 @@ def test_two_seeds_have_their_range_and_no_interval(tmp_path):
     figure, caption = comparison_plots.curves(result)
     assert caption.endswith("bands, of validation: the range of the two seeds.")
     for axis, metric in zip(figure.axes, ("loss", "accuracy"), strict=True):
-        for group, band in zip(result.groups, axis.collections, strict=True):
-            values, vertices = _history(group, f"val/{metric}")[:, -1], band.get_paths()[0].vertices
+        for arm, band in zip(result.arms, axis.collections, strict=True):
+            values, vertices = _history(arm, f"val/{metric}")[:, -1], band.get_paths()[0].vertices
             ends = vertices[vertices[:, 0] == 3][:, 1]
             assert (ends.min(), ends.max()) == pytest.approx((values.min(), values.max()))
     figure, caption = comparison_plots.accuracy_against(result)
@@ -150,7 +146,7 @@ def test_labels_of_an_axis_do_not_run_into_one_another(tmp_path):
 
 
 def test_pictures_without_content_are_left_out(tmp_path):
-    write_arm(tmp_path / "one", "eanet", {0: 0.4}, train__epochs=1)  # one group, one epoch, n = 1
+    write_arm(tmp_path / "one", "eanet", {0: 0.4}, train__epochs=1)  # one arm, one epoch, n = 1
     drawn = comparison_plots.draw_all(read_comparison(tmp_path / "one"))
     assert list(drawn) == ["curves", "confusion"]
     figure, caption = drawn["curves"]
@@ -168,7 +164,7 @@ def test_twelve_groups_can_be_told_apart(tmp_path):
             write_arm(tmp_path, arm, {0: 0.4, 1: 0.41}, model__num_heads=heads)
     result = read_comparison(tmp_path)
     drawn = comparison_plots.draw_all(result)
-    assert len(result.groups) == 12 and list(drawn) == ["curves", "accuracy", "classes", "confusion"]
+    assert len(result.arms) == 12 and list(drawn) == ["curves", "accuracy", "classes", "confusion"]
     drawn, captions = ({name: picture[i] for name, picture in drawn.items()} for i in (0, 1))
     assert "band" not in captions["curves"] and not drawn["curves"].axes[0].collections
     validation = drawn["curves"].axes[0].lines[:24:2]

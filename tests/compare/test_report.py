@@ -90,7 +90,7 @@ def _column(table, title):
 
 def test_the_report_renders_by_itself(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
-    assert page.title() == "Comparison: 4 groups, 10 runs on cifar100"
+    assert page.title() == "Comparison: 4 arms, 10 runs on cifar100"
     assert page.locator("h2").all_inner_texts()[:2] == [
         "Results",
         "Test accuracy against attention=external, num_heads=2",
@@ -103,7 +103,7 @@ def test_the_report_renders_by_itself(ablation, open_page):
     ]
     widths = page.locator("img").evaluate_all("all => all.map(image => image.complete && image.naturalWidth)")
     assert len(widths) == 4 and min(widths) > 300
-    assert page.locator("p.finding").inner_text().startswith("In test accuracy 2 of 3 groups differ from the baseline")
+    assert page.locator("p.finding").inner_text().startswith("In test accuracy 2 of 3 arms differ from the baseline")
     captions = page.locator("figcaption").all_inner_texts()
     assert "against heads, parameters and MMAC" in captions[1] and "memory slots" not in page.inner_text("body")
     assert page.locator("tr.baseline td").first.inner_text() == "attention=external, num_heads=2"
@@ -158,7 +158,7 @@ def test_a_click_sorts_by_number(ablation, open_page):
         assert head.get_attribute("aria-sort") == sort
         shown = [float(text.split(" ")[0]) for text in _column(table, "test accuracy %")]
         assert shown == means[::order]
-    assert _column(table, "group")[0] == "attention=external, num_heads=16"  # whole rows moved
+    assert _column(table, "arm")[0] == "attention=external, num_heads=16"  # whole rows moved
     other = _head(table, "parameters")
     other.get_by_role("button").click()
     assert (head.get_attribute("aria-sort"), other.get_attribute("aria-sort")) == (None, "descending")
@@ -172,14 +172,14 @@ def test_a_click_sorts_by_number(ablation, open_page):
 def test_heads_sort_by_number_and_the_keyboard_sorts_too(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
     table = page.locator("table.sortable").first
-    button = _head(table, "group").get_by_role("button")
+    button = _head(table, "arm").get_by_role("button")
     _head(table, "n").get_by_role("button").focus()
     page.keyboard.press("Shift+Tab")  # to the head before it
     for key, order in (("Enter", -1), ("Space", 1)):
         assert button.evaluate("button => button === document.activeElement")
         page.keyboard.press(key)
         names = [*(f"attention=external, num_heads={heads}" for heads in (2, 4, 16)), "attention=self, num_heads=4"]
-        assert _column(table, "group") == names[::order]
+        assert _column(table, "arm") == names[::order]
 
 
 def test_what_is_not_known_stays_last(ablation, open_page):

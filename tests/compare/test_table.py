@@ -67,13 +67,13 @@ def test_the_csv_has_the_unrounded_numbers(three_arms):
     result = read_comparison(three_arms)
     rows = list(csv.DictReader(comparison_table.comma_separated(result).splitlines()))
     assert [row["model.attention"] for row in rows] == ["external", "none", "self"]
-    for row, group in zip(rows, result.groups, strict=True):
-        assert (int(row["n"]), row["seeds"]) == (len(group.runs), " ".join(str(run.seed) for run in group.runs))
+    for row, arm in zip(rows, result.arms, strict=True):
+        assert (int(row["n"]), row["seeds"]) == (len(arm.runs), " ".join(str(run.seed) for run in arm.runs))
         for metric in finished_run.METRICS:
-            estimate = group.estimate(metric)
+            estimate = arm.estimate(metric)
             numbers = [float(row[f"{metric}{suffix}"]) for suffix in ("", "_deviation", "_half_width")]
             assert numbers == [estimate.mean, estimate.deviation, estimate.half_width]
-        versus = result.versus.get(group.name)
+        versus = result.versus.get(arm.name)
         assert bool(versus) == bool(row["baseline"]) == bool(row["p"])
         if versus:
             numbers = [float(row[name]) for name in ("difference", "p", "p_holm", "mcnemar_p", "mcnemar_p_holm")]
@@ -101,9 +101,7 @@ def test_the_command_prints_the_table_and_writes_the_files(three_arms, tmp_path)
 
     done = command(tmp_path / "new" / "out")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0].startswith(
-        "In test accuracy 2 of 2 groups differ from the baseline (1 ahead, 1 "
-    )
+    assert done.stdout.splitlines()[0].startswith("In test accuracy 2 of 2 arms differ from the baseline (1 ahead, 1 ")
     assert "Test accuracy against attention=self" in done.stdout and "43.00 ± 2.48" in done.stdout
     assert f"{tmp_path}/new/out/report.html" in done.stdout
     names = ["accuracy.svg", "classes.svg", "comparison.csv", "comparison.md", "confusion.svg", "curves.svg"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from configs import digits
 from eanet import train
-from eanet.config import rules as config_lib
+from eanet.config import rules
 from eanet.errors import UserError
 from helpers.tiny import set_field
 
@@ -108,7 +108,7 @@ def _configs(draw):
     values = {"model.dim": 8, "model.depth": 1, "model.mlp_dim": 8, "model.patch_size": 4, "train.batch_size": 8}
     values |= {field: draw(_FIELDS[field]) for field in sorted(chosen)} | _FIXED
     if draw(st.integers(0, 3)) == 0:
-        values[draw(st.sampled_from(sorted(config_lib.RULES.keys() - _FIXED.keys())))] = draw(_ODD)
+        values[draw(st.sampled_from(sorted(rules.RULES.keys() - _FIXED.keys())))] = draw(_ODD)
     batch = values["train.batch_size"]
     values["data.train_limit"] = 2 * batch if type(batch) is int and 0 < batch < 100 else 16
     for field, value in values.items():
@@ -135,7 +135,7 @@ def _check(config):
 
 
 def test_every_field_is_drawn():
-    assert _FIELDS.keys() | _FIXED.keys() == config_lib.RULES.keys()
+    assert _FIELDS.keys() | _FIXED.keys() == rules.RULES.keys()
 
 
 _OPTIONS = {"deadline": None, "suppress_health_check": list(HealthCheck)}

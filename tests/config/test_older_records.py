@@ -8,7 +8,7 @@ import pytest
 
 from eanet import cli, evaluate, train
 from eanet.compare import finished_run
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.errors import UserError
 from helpers.finished_runs import answers, make_config, read_comparison, write_run
 from helpers.tiny import tiny_config
@@ -17,14 +17,14 @@ from helpers.tiny import tiny_config
 @pytest.fixture
 def later(monkeypatch):
     """Let this be a version with one field more, model.feature_power; gives a way back to the version before."""
-    defaults, rules = config_lib._defaults(), config_lib.RULES
+    defaults, known = stored._defaults(), rules.RULES
     more = defaults | {"model": defaults["model"] | {"feature_power": 1.0}}
-    monkeypatch.setattr(config_lib, "_defaults", lambda: more)
-    monkeypatch.setattr(config_lib, "RULES", rules | {"model.feature_power": config_lib._number(0, 9)})
+    monkeypatch.setattr(stored, "_defaults", lambda: more)
+    monkeypatch.setattr(rules, "RULES", known | {"model.feature_power": rules._number(0, 9)})
 
     def back():
-        monkeypatch.setattr(config_lib, "_defaults", lambda: defaults)
-        monkeypatch.setattr(config_lib, "RULES", rules)
+        monkeypatch.setattr(stored, "_defaults", lambda: defaults)
+        monkeypatch.setattr(rules, "RULES", known)
 
     return back
 
@@ -66,7 +66,7 @@ def test_a_run_from_before_a_field_was_retired_goes_on(tmp_path, monkeypatch, la
     for refused in (lambda: train.train(tiny_config(), workdir), lambda: evaluate.evaluate(workdir, "test")):
         with pytest.raises(UserError, match=unknown):
             refused()
-    monkeypatch.setattr(config_lib, "RETIRED", {"model.feature_power": 1.0})
+    monkeypatch.setattr(stored, "RETIRED", {"model.feature_power": 1.0})
     results = train.train(tiny_config(), workdir)
     assert results["steps"] == 8
     assert "feature_power" not in json.loads((workdir / "config.json").read_text())["model"]
@@ -76,7 +76,7 @@ def test_a_run_from_before_a_field_was_retired_goes_on(tmp_path, monkeypatch, la
 def test_a_retired_field_with_another_value_is_refused(tmp_path, monkeypatch, later):
     workdir = interrupted(with_power(tiny_config(), 2.0), tmp_path, monkeypatch)
     later()
-    monkeypatch.setattr(config_lib, "RETIRED", {"model.feature_power": 1.0})
+    monkeypatch.setattr(stored, "RETIRED", {"model.feature_power": 1.0})
     for refused in (lambda: train.train(tiny_config(), workdir), lambda: evaluate.evaluate(workdir, "test")):
         with pytest.raises(UserError, match=r"feature_power=2\.0 is of an earlier version; .* old default, 1\.0"):
             refused()

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from configs import default
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.model.vision_transformer import build_model
@@ -123,7 +123,7 @@ def changed(field, value):
 
 def message(config):
     with pytest.raises(UserError) as error:
-        config_lib.validate(config)
+        rules.validate(config)
     assert error.value.exit_code == 2
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -131,16 +131,16 @@ def message(config):
 
 @pytest.mark.parametrize("field, value", BAD_VALUES, ids=[f"{field}={value!r}"[:50] for field, value in BAD_VALUES])
 def test_bad_value_is_refused_with_field_value_and_what_is_accepted(field, value):
-    config_lib.validate(default.get_config())  # so it is this one value that is refused
+    rules.validate(default.get_config())  # so it is this one value that is refused
     text = message(changed(field, value))
-    assert text == f"config.{field}={value!r}; accepted: {config_lib.RULES[field][1]}"
+    assert text == f"config.{field}={value!r}; accepted: {rules.RULES[field][1]}"
 
 
 def test_words_of_a_rule_say_what_it_checks():
-    assert config_lib.RULES["model.attention"][1] == "external or self or none"
-    assert config_lib.RULES["augment.rotation"][1] == "a number from 0 to 0.5"
-    assert config_lib.RULES["augment.zoom"][1] == "a number from 0 to below 1"
-    assert config_lib.RULES["train.batch_size"][1] == "a whole number from 1 to 1000000"
+    assert rules.RULES["model.attention"][1] == "external or self or none"
+    assert rules.RULES["augment.rotation"][1] == "a number from 0 to 0.5"
+    assert rules.RULES["augment.zoom"][1] == "a number from 0 to below 1"
+    assert rules.RULES["train.batch_size"][1] == "a whole number from 1 to 1000000"
 
 
 @pytest.mark.parametrize(
@@ -157,20 +157,20 @@ def test_words_of_a_rule_say_what_it_checks():
     ],
 )
 def test_limits_themselves_are_accepted(field, value):
-    config_lib.validate(changed(field, value))
+    rules.validate(changed(field, value))
 
 
 def test_every_rule_has_its_field_and_every_field_its_rule():
-    assert config_lib.flatten(default.get_config().to_dict()).keys() == config_lib.RULES.keys()
+    assert rules.flatten(default.get_config().to_dict()).keys() == rules.RULES.keys()
 
 
-@pytest.mark.parametrize("field", config_lib.RULES)
+@pytest.mark.parametrize("field", rules.RULES)
 def test_missing_field_is_named(field):
     config = default.get_config()
     *groups, name = field.split(".")
     del (config[groups[0]] if groups else config)[name]
     text = message(config)
-    assert f"config.{field} is missing" in text and config_lib.RULES[field][1] in text
+    assert f"config.{field} is missing" in text and rules.RULES[field][1] in text
 
 
 def test_unknown_field_is_named():
@@ -207,7 +207,7 @@ def test_sizes_that_do_not_divide_are_named(fields, words):
 def test_sizes_that_nobody_divides_are_accepted(fields):
     config = default.get_config()
     config.model.update(fields)
-    config_lib.validate(config)
+    rules.validate(config)
 
 
 def test_warm_up_longer_than_the_run_is_refused():
@@ -218,31 +218,31 @@ def test_warm_up_longer_than_the_run_is_refused():
 def test_a_micro_batch_divides_the_batch():
     text = message(changed("train.microbatch", 48))
     assert text == "config.train.microbatch=48 does not divide config.train.batch_size=128"
-    config_lib.validate(changed("train.microbatch", 32))
+    rules.validate(changed("train.microbatch", 32))
 
 
 def test_config_must_fit_the_data():
     config = default.get_config()
-    config_lib.validate_for_data(config, (32, 32, 3), 128)
+    rules.validate_for_data(config, (32, 32, 3), 128)
     with pytest.raises(UserError, match="patch_size=2.*33×33.*cifar100"):
-        config_lib.validate_for_data(config, (33, 33, 3), 128)
+        rules.validate_for_data(config, (33, 33, 3), 128)
     with pytest.raises(UserError, match="batch_size=128.*at most 127"):
-        config_lib.validate_for_data(config, (32, 32, 3), 127)
+        rules.validate_for_data(config, (32, 32, 3), 127)
 
 
 def test_steps_must_be_countable():
     config = default.get_config()
     config.train.batch_size, config.train.epochs = 1, 53687
-    config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+    rules.validate_for_data(config, (32, 32, 3), 40_000)
     config.train.epochs = 53688
     with pytest.raises(UserError, match=r"config\.train\.epochs=53688 of 40000 steps.*accepted: at most 53687"):
-        config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+        rules.validate_for_data(config, (32, 32, 3), 40_000)
 
 
 def test_seeds_times_the_grid_are_limited():
     config = default.get_config()
     config.num_seeds, config.vary.learning_rate, config.vary.mlp_dropout = 256, (1e-3, 1e-4), (0.0, 0.1)
-    config_lib.validate(config)
+    rules.validate(config)
     config.num_seeds = 257
     assert "config.num_seeds=257 with each of the 4 points" in message(config)
 
@@ -252,19 +252,19 @@ def test_a_network_must_fit_the_memory(monkeypatch):
     config = default.get_config()
     least = footprint.least_bytes(config.model, (32, 32, 3), 1, 1)
     monkeypatch.setattr(footprint, "device_bytes", lambda: least)
-    config_lib.validate_for_data(config, (32, 32, 3), 40_000)
+    rules.validate_for_data(config, (32, 32, 3), 40_000)
     for field, value in (("model.dim", 128), ("num_seeds", 2), ("train.microbatch", 2)):
         changed_config = changed(field, value)
         with pytest.raises(UserError, match=r"config\.model \(dim=.*GiB a device.*accepted: sizes that fit"):
-            config_lib.validate_for_data(changed_config, (32, 32, 3), 40_000)
+            rules.validate_for_data(changed_config, (32, 32, 3), 40_000)
 
 
 def test_a_record_that_is_no_configuration_is_refused():
     fields = default.get_config().to_dict()
-    assert config_lib.from_record(fields, "config.json").to_dict() == fields
+    assert stored.from_record(fields, "config.json").to_dict() == fields
     for content in ([fields], "text", 3, {}, {"model.dim": 3}, {"seed": 0, "model": 3}, fields | {"train": 3}):
         with pytest.raises(UserError, match=r"^here/config\.json"):
-            config_lib.from_record(content, "here/config.json")
+            stored.from_record(content, "here/config.json")
 
 
 def test_all_config_files_are_found():
@@ -283,7 +283,7 @@ def test_config_file_loads_validates_and_builds(file, arguments):
     module = importlib.import_module(f"configs.{file}")
     assert module.__doc__ and module.get_config.__doc__
     config = module.get_config(*arguments)
-    config_lib.validate(config)
+    rules.validate(config)
     build_model(config.model, num_classes=10)
     # A second call gives a fresh one: nobody's override may leak into the next.
     module.get_config(*arguments).model.depth = 3
@@ -310,40 +310,40 @@ def with_change(flat_field):
 
 
 def test_fingerprint_is_eight_digits_that_change_with_any_field():
-    fields = list(config_lib.RULES)
-    prints = [config_lib.fingerprint(with_change(field)) for field in fields]
-    prints.append(config_lib.fingerprint(default.get_config().to_dict()))
+    fields = list(rules.RULES)
+    prints = [stored.fingerprint(with_change(field)) for field in fields]
+    prints.append(stored.fingerprint(default.get_config().to_dict()))
     assert len(set(prints)) == len(fields) + 1
     assert all(len(digits) == 8 and int(digits, 16) >= 0 for digits in prints)
-    assert prints[-1] == config_lib.fingerprint(copy.deepcopy(default.get_config().to_dict()))
+    assert prints[-1] == stored.fingerprint(copy.deepcopy(default.get_config().to_dict()))
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_fields():
     config = default.get_config().to_dict()
     turned = dict(reversed(config.items()))
     assert list(turned) != list(config)
-    assert config_lib.fingerprint(turned) == config_lib.fingerprint(config)
+    assert stored.fingerprint(turned) == stored.fingerprint(config)
 
 
-@pytest.mark.parametrize("field", config_lib.RULES)
+@pytest.mark.parametrize("field", rules.RULES)
 def test_first_difference_names_a_field_with_an_effect_and_only_such(field):
     ours, theirs = default.get_config().to_dict(), with_change(field)
     assert ours != theirs
-    difference = config_lib.first_difference(ours, theirs)
+    difference = stored.first_difference(ours, theirs)
     if field == "data.dir" or field.startswith(("guard.", "checkpoint.", "wandb.")):
         assert difference is None
     else:
-        value, other = (config_lib.flatten(config)[field] for config in (ours, theirs))
+        value, other = (rules.flatten(config)[field] for config in (ours, theirs))
         assert difference == f"config.{field} is {other!r} there and {value!r} here"
 
 
 def test_first_difference_takes_a_recorded_field_that_is_missing_as_its_default():
     ours, theirs = default.get_config().to_dict(), default.get_config().to_dict()
     del theirs["model"]["pool"], theirs["vary"]
-    assert config_lib.first_difference(ours, theirs) is None
+    assert stored.first_difference(ours, theirs) is None
     ours["model"]["pool"] = "cls"
-    assert config_lib.first_difference(ours, theirs) == "config.model.pool is 'mean' there and 'cls' here"
+    assert stored.first_difference(ours, theirs) == "config.model.pool is 'mean' there and 'cls' here"
 
 
 def test_flatten_joins_names_with_dots():
-    assert config_lib.flatten({"a": 1, "b": {"c": {"d": (2,)}, "e": 3}}) == {"a": 1, "b.c.d": (2,), "b.e": 3}
+    assert rules.flatten({"a": 1, "b": {"c": {"d": (2,)}, "e": 3}}) == {"a": 1, "b.c.d": (2,), "b.e": 3}

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from eanet.compare import comparison, finished_run
-from eanet.config import rules as config_lib
+from eanet.config import rules, stored
 from eanet.run.record import Record
 
 COSTS = {"external": (361_380, 100.925_44), "self": (623_268, 419.561_472), "none": (100_644, 50.0)}
@@ -31,7 +31,7 @@ def make_config(arm="eanet", **overrides):
         for part in path:
             node = node[part]
         node[leaf] = value
-    config_lib.validate(config)
+    rules.validate(config)
     return config
 
 
@@ -65,7 +65,7 @@ def write_arm(root, arm, accuracies, **overrides):
     made = []
     for seed, accuracy in accuracies.items():
         config = make_config(arm, seed=seed, **overrides)
-        name = f"{arm}-{config_lib.fingerprint(config.to_dict())}"
+        name = f"{arm}-{stored.fingerprint(config.to_dict())}"
         made.append(write_run(root / name, config, answers(accuracy, list(name.encode()))))
     return made
 

@@ -14,7 +14,7 @@ from eanet import cli
 from eanet.data import datasets as data
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import members, sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Toy sizes with everything that a run has: four steps an epoch, the last of them on a smaller batch.
@@ -74,9 +74,11 @@ def rows(workdir):
 def state(workdir, arguments):
     """Read the newest checkpoint of a run of this command, as NumPy arrays."""
     _, config = cli.read_config(arguments)
-    group = Group(config, data.load(config.data), sharding.make_mesh(len(members.of(config.to_dict()))))
+    trainer = Trainer(
+        config, data.load(config.data), sharding.make_mesh(len(members.members_from_config(config.to_dict())))
+    )
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    found, _ = checkpoints.restore(group.shapes(), config.to_dict())
+    found, _ = checkpoints.restore(trainer.shapes(), config.to_dict())
     return jax.tree.map(np.asarray, found)
 
 

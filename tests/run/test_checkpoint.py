@@ -14,7 +14,7 @@ from eanet.errors import UserError
 from eanet.evaluate import evaluate
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 from helpers.tiny import tiny_config
 
 
@@ -42,7 +42,7 @@ def run(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def shapes(config):
-    return Group(config, data.load(config.data), sharding.make_mesh()).shapes()
+    return Trainer(config, data.load(config.data), sharding.make_mesh()).shapes()
 
 
 def _restore(workdir, shapes, config, read_only=True):

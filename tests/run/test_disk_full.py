@@ -13,7 +13,7 @@ from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 from helpers import runs
 from helpers.tiny import tiny_config
 
@@ -72,13 +72,13 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk, uninterrupted):
 def test_a_failed_save_is_noticed_before_the_next_one(small_disk):
     """The next one may be many epochs away."""
     config = tiny_config()
-    group = Group(config, data.load(config.data), sharding.make_mesh())
+    trainer = Trainer(config, data.load(config.data), sharding.make_mesh())
     checkpoints = Checkpoints(small_disk / "checkpoints", keep=1)
-    checkpoints.save(group.init(), 1, config.to_dict(), {})
+    checkpoints.save(trainer.init(), 1, config.to_dict(), {})
     checkpoints.wait()
     _fill(small_disk / "ballast")
     with pytest.raises(UserError, match=r"No space left on device; whole are those of the steps: 1; ") as stop:
-        checkpoints.save(group.init(), 2, config.to_dict(), {})
+        checkpoints.save(trainer.init(), 2, config.to_dict(), {})
         for _ in range(1000):
             checkpoints.check()
             time.sleep(0.01)

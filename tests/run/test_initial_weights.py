@@ -26,7 +26,7 @@ from eanet.run.checkpoint import Checkpoints
 from eanet.run.initial_weights import read_initial_weights
 from eanet.run.record import Record
 from eanet.training import members, metrics, sharding
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 from helpers.keras_reference import keras_ranks, randomize  # noqa: F401
 from helpers.runs import rows
 from helpers.tiny import tiny_config
@@ -212,11 +212,11 @@ def test_weights_of_a_run_on_another_data_set_are_brought_to_its_normalisation(s
 def _write_checkpoint(workdir, config, dataset, diverged):
     """Leave what a run of this configuration does before its first step."""
     fields = config.to_dict()
-    group = Group(config, dataset, sharding.make_mesh(len(members.of(fields))))
+    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(fields))))
     Record(workdir).open(fields)
     Record(workdir).write("config.json", fields)
     checkpoints = Checkpoints(workdir / "checkpoints")
-    checkpoints.save(group.init(), 0, fields, {"tally": {"diverged": diverged}})
+    checkpoints.save(trainer.init(), 0, fields, {"tally": {"diverged": diverged}})
     checkpoints.close()
 
 
@@ -240,13 +240,13 @@ def test_members_begin_with_their_own_weights_or_all_with_those_of_one_network(s
 
     config = tiny_config(init_from=str(source[0]), num_seeds=2, vary__learning_rate=(0.01, 0.02))
     params = read_initial_weights(config, dataset).params
-    group = Group(config, dataset, sharding.make_mesh(4))
-    state = group.init(params)
-    assert len(members.of(config.to_dict())) == 4
+    trainer = Trainer(config, dataset, sharding.make_mesh(4))
+    state = trainer.init(params)
+    assert len(members.members_from_config(config.to_dict())) == 4
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     for leaf in jax.tree.leaves(params):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), group.shapes())
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), trainer.shapes())
     assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), state)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
 

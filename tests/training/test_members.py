@@ -10,13 +10,14 @@ import pytest
 
 from eanet import evaluate, train
 from eanet.compare import finished_run
-from eanet.config import rules as config_lib
+from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.run import curves
+from eanet.run.rows import combine, describe_results, glance, rows_of
 from eanet.training import members, metrics, sharding
 from eanet.training.members import Member
-from eanet.training.trainer import Group
+from eanet.training.trainer import Trainer
 from helpers.tiny import tiny_config
 
 GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__mlp_dropout": (0.0, 0.3)}
@@ -30,15 +31,15 @@ def _rows(workdir):
 def _bits(config, num_steps=4):
     """The parameters of every member after some steps, as bytes, and its validation loss."""
     dataset = data.load(config.data)
-    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
-    state, arrays = group.init(), group.put(dataset.train)
-    group.compile_training(state, *arrays)
-    state, *_ = group.train(state, *arrays, num_steps)
-    losses = group.evaluate(state.params, *group.put(dataset.validation))["loss"]
+    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
+    state, arrays = trainer.init(), trainer.put(dataset.train)
+    trainer.compile_training(state, *arrays)
+    state, *_ = trainer.train(state, *arrays, num_steps)
+    losses = trainer.evaluate(state.params, *trainer.put(dataset.validation))["loss"]
     leaves = jax.tree.leaves(state.params)
     return {
         member.name: (b"".join(np.asarray(leaf[i]).tobytes() for leaf in leaves), losses[i].tobytes())
-        for i, member in enumerate(group.members)
+        for i, member in enumerate(trainer.members)
     }
 
 
@@ -51,19 +52,19 @@ def three(tmp_path_factory):
 
 def test_members_are_seeds_times_a_grid():
     config = tiny_config(seed=7, **GRID).to_dict()
-    found = members.of(config)
+    found = members.members_from_config(config)
     assert [member.seed for member in found] == [7, 8] * 4
     assert [member.point for member in found[::2]] == [
         *("learning_rate=0.0003,mlp_dropout=0", "learning_rate=0.0003,mlp_dropout=0.3"),
         *("learning_rate=0.01,mlp_dropout=0", "learning_rate=0.01,mlp_dropout=0.3"),
     ]
     assert found[3].name == "learning_rate=0.0003,mlp_dropout=0.3/seed_8"
-    assert members.of(tiny_config(seed=7).to_dict()) == [Member(7)] and Member(7).name == "seed_7"
+    assert members.members_from_config(tiny_config(seed=7).to_dict()) == [Member(7)] and Member(7).name == "seed_7"
 
 
 def test_a_member_has_the_configuration_of_a_run_of_its_own():
     config = tiny_config(seed=7, **GRID)
-    alone = members.fields(config.to_dict(), members.of(config.to_dict())[3])
+    alone = members.fields(config.to_dict(), members.members_from_config(config.to_dict())[3])
     assert alone == tiny_config(seed=8, optimizer__learning_rate=3e-4, model__mlp_dropout=0.3).to_dict()
     assert config.to_dict() == tiny_config(seed=7, **GRID).to_dict()  # untouched
 
@@ -86,7 +87,7 @@ def test_what_varies_computes_the_bits_of_a_run_with_those_values():
     config = tiny_config(**{f"vary__{name}": values for name, values in varied.items()}, **settings)
     together = _bits(config)
     assert len(set(together.values())) == 64
-    grid = members.of(config.to_dict())
+    grid = members.members_from_config(config.to_dict())
     for index in (1, 42, 63):
         fields = {members.VARIED[name].replace(".", "__"): value for name, value in grid[index].varied}
         alone = _bits(tiny_config(**fields, **settings))
@@ -96,17 +97,17 @@ def test_what_varies_computes_the_bits_of_a_run_with_those_values():
 def test_rates_that_need_more_bits_give_them_to_all():
     """0.001 needs 16 bits; 0.2 has then another, nearer level than alone."""
     config = tiny_config(vary__mlp_dropout=(0.0, 0.001, 0.2))
-    levels = members.hyperparameters(config.to_dict(), members.of(config.to_dict()))["mlp_dropout"]
+    levels = members.hyperparameters(config.to_dict(), members.members_from_config(config.to_dict()))["mlp_dropout"]
     assert levels.of == 65536 and levels.dropped.tolist() == [0, 66, 13107]
 
 
 def _gradients(config):
     """Each member's gradient of the first step: Adam's first moment is a tenth of it."""
     dataset = data.load(config.data)
-    group = Group(config, dataset, sharding.make_mesh(len(members.of(config.to_dict()))))
-    state, arrays = group.init(), group.put(dataset.train)
-    group.compile_training(state, *arrays)
-    state, *_ = group.train(state, *arrays, 1)
+    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
+    state, arrays = trainer.init(), trainer.put(dataset.train)
+    trainer.compile_training(state, *arrays)
+    state, *_ = trainer.train(state, *arrays, 1)
     return jax.tree.map(np.asarray, state.opt_state[0].mu)
 
 
@@ -122,12 +123,12 @@ def test_members_at_once_or_one_after_another_differ_by_rounding_alone(at_once):
 
 def test_a_call_of_many_steps_moves_nothing_between_host_and_device():
     dataset = data.load(tiny_config().data)
-    group = Group(tiny_config(), dataset, sharding.make_mesh())
-    state, arrays = group.init(), group.put(dataset.train)
-    group.compile_training(state, *arrays)
-    state, *_ = group.train(state, *arrays, 4)
+    trainer = Trainer(tiny_config(), dataset, sharding.make_mesh())
+    state, arrays = trainer.init(), trainer.put(dataset.train)
+    trainer.compile_training(state, *arrays)
+    state, *_ = trainer.train(state, *arrays, 4)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        group.train(state, dataset.train.images, arrays[1], 4)
+        trainer.train(state, dataset.train.images, arrays[1], 4)
 
 
 def test_no_dropout_beside_some_differs_from_none_at_all_by_rounding_alone():
@@ -156,20 +157,20 @@ def test_accuracies_have_no_interval_beyond_0_and_1():
     """The t interval of 1% and 3% begins below 0; that of a loss may."""
     two = [Member(0), Member(1)]
     names = ("test/loss", "test/accuracy", "test/top5_accuracy", "val/accuracy_best")
-    row = members.combine(two, {one: dict.fromkeys(names, value) for one, value in zip(two, (0.01, 0.03), strict=True)})
+    row = combine(two, {one: dict.fromkeys(names, value) for one, value in zip(two, (0.01, 0.03), strict=True)})
     assert row["test/loss_low"] < 0
     for name in names[1:]:
         assert row[f"{name}_low"] == 0 and row[f"{name}_high"] == pytest.approx(0.02 + 12.7062 * 0.01, rel=1e-4)
-    assert "accuracy 2.00% (0.00% to 14.71%, 95%, n = 2)" in members.describe(two, row)
+    assert "accuracy 2.00% (0.00% to 14.71%, 95%, n = 2)" in describe_results(two, row)
     older = row | {"test/accuracy_low": -0.1, "test/accuracy_high": 1.2}  # as once recorded
-    assert "accuracy 2.00% (0.00% to 100.00%, 95%, n = 2)" in members.describe(two, older)
+    assert "accuracy 2.00% (0.00% to 100.00%, 95%, n = 2)" in describe_results(two, older)
 
 
 def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three, tmp_path):
     workdir, results = three
     alone = train.train(tiny_config(seed=6), tmp_path / "alone")
-    group = [Member(seed) for seed in (5, 6, 7)]
-    assert members.rows_of(_rows(workdir), group, Member(6)) == _rows(tmp_path / "alone")
+    trainer = [Member(seed) for seed in (5, 6, 7)]
+    assert rows_of(_rows(workdir), trainer, Member(6)) == _rows(tmp_path / "alone")
     entry = results["members"][1]
     assert entry.pop("seed") == 6 and entry == {name: alone[name] for name in entry}
     assert {"test/loss", "test/accuracy", "val/accuracy_best"} <= entry.keys()
@@ -179,11 +180,11 @@ def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three, tmp_path):
 def test_a_group_is_compared_as_its_seeds(three, tmp_path):
     """And counts no seed twice where it was run alone too."""
     workdir, results = three
-    shutil.copytree(workdir, tmp_path / "group")
+    shutil.copytree(workdir, tmp_path / "trainer")
     train.train(tiny_config(seed=6), tmp_path / "alone")
     runs, notes = finished_run.find_runs([tmp_path])
     assert [run.seed for run in runs] == [6, 5, 6, 7] and not notes
-    assert [run.name for run in runs] == ["alone", "group/seed_5", "group/seed_6", "group/seed_7"]
+    assert [run.name for run in runs] == ["alone", "trainer/seed_5", "trainer/seed_6", "trainer/seed_7"]
     alone, again = runs[0], runs[2]
     assert alone.fields == again.fields and alone.results["test/loss"] == again.results["test/loss"]
     np.testing.assert_array_equal(alone.correct, again.correct)
@@ -229,7 +230,7 @@ def breaking(monkeypatch):
     """Make the parameters of the named members infinite when a run starts."""
 
     def arrange(*indices):
-        init = Group.init
+        init = Trainer.init
 
         def broken(self, params=None):
             state = init(self, params)
@@ -238,7 +239,7 @@ def breaking(monkeypatch):
             params = jax.tree.map(spoil, state.params)
             return state.replace(params=jax.device_put(params, sharding.by_member(self.mesh)))
 
-        monkeypatch.setattr(Group, "init", broken)
+        monkeypatch.setattr(Trainer, "init", broken)
 
     return arrange
 
@@ -280,20 +281,20 @@ def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):
 
 
 def test_at_a_glance_seeds_are_averaged_and_points_of_a_grid_are_not():
-    def numbers(group, **more):
-        return {one: {"train/loss": 1.0 + i} | {name: values[i] for name, values in more.items()} for i, one in group}
+    def numbers(trainer, **more):
+        return {one: {"train/loss": 1.0 + i} | {name: values[i] for name, values in more.items()} for i, one in trainer}
 
     grid = [Member(seed, (("learning_rate", rate),)) for rate in (0.1, 0.2) for seed in (5, 6)]
     both = list(enumerate(grid))
-    assert members.glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
-    whose, glance = members.glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
+    assert glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
+    whose, means = glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
     assert whose == "best of 2, learning_rate=0.2, mean of 2"
-    assert glance == {"train/loss": 3.5, "val/accuracy": 0.5}
-    assert members.glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
-    assert members.glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
+    assert means == {"train/loss": 3.5, "val/accuracy": 0.5}
+    assert glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
+    assert glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
     seeds = [Member(5), Member(6)]
-    assert members.glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
-    assert members.glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
+    assert glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
+    assert glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
 
 
 def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
@@ -322,7 +323,7 @@ def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path
     numbers = [
         {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5)
     ]
-    rows = [{"epoch": epoch} | members.combine(two, dict(zip(two, numbers, strict=True))) for epoch in (1.0, 2.0)]
+    rows = [{"epoch": epoch} | combine(two, dict(zip(two, numbers, strict=True))) for epoch in (1.0, 2.0)]
     curves.draw(rows, tmp_path / "c.png", "two", 10, two)
     seeds, points, pair = (figure.axes for figure in drawn)
     assert seeds[0].get_xlabel() == "epoch (bands: 95% intervals over the seeds)"
@@ -351,7 +352,7 @@ def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path
 )
 def test_what_cannot_be_varied_is_said(overrides, message):
     with pytest.raises(UserError, match=message):
-        config_lib.validate(tiny_config(**overrides))
+        rules.validate(tiny_config(**overrides))
 
 
 def test_a_grid_of_one_value_is_a_run_like_any_other(tmp_path, capsys):
@@ -360,4 +361,4 @@ def test_a_grid_of_one_value_is_a_run_like_any_other(tmp_path, capsys):
     said = f"Test: loss {results['test/loss']:.4f}"
     assert said in capsys.readouterr().out
     assert train.train(config, tmp_path) == results and said in capsys.readouterr().out  # finished
-    assert members.points(members.of(config.to_dict())) == [""]
+    assert members.points(members.members_from_config(config.to_dict())) == [""]

@@ -1,0 +1,41 @@
+"""What the attentions share: linear layers as parameters, applied by an einsum, and the check of their input."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_glorot = nn.initializers.glorot_uniform()
+
+
+class Affine(nn.Module):
+    """Own the kernel and bias of a linear layer without applying them.
+
+    External attention multiplies neighbouring kernels together before it touches the tokens, so it
+    needs the parameters themselves; and flax's DenseGeneral would initialise a 3-D kernel as if it were
+    flat, which Keras does not. The last `out_axes` axes of the kernel are the output's, and the bias's.
+    """
+
+    shape: tuple[int, ...]
+    out_axes: int = 1
+    use_kernel: bool = True  # False: the kernel comes back as None
+    use_bias: bool = True  # False: the bias comes back as zeros and is no parameter
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array | None, jax.Array]:
+        bias_shape = self.shape[-self.out_axes :]
+        kernel = self.param("kernel", _glorot, self.shape, jnp.float32) if self.use_kernel else None
+        if not self.use_bias:
+            return kernel, jnp.zeros(bias_shape, jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, bias_shape, jnp.float32)
+
+
+def apply_affine(equation: str, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Multiply by `equation` in the dtype of `x` and add the bias over the trailing axes."""
+    y = jnp.einsum(equation, x, kernel.astype(x.dtype))
+    return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+def check_input(x: jax.Array) -> None:
+    """Raise ValueError if x is not [batch, tokens, channels]."""
+    if x.ndim != 3:
+        raise ValueError(f"the input has shape {x.shape}; accepted: [batch, tokens, channels]")
