@@ -55,9 +55,9 @@ def test_what_runs_is_counted_apart():
     "fields",
     [
         {},
-        {"attention": "self", "head_dim": 0, "pool": "cls"},
+        {"attention": "self", "head_dim": 0},
         {"attention": "self", "num_heads": 3, "head_dim": 7},
-        {"attention": "none", "final_norm": True},
+        {"attention": "none", "depth": 3},
         {"share_memories": True},
         {"share_memories": True, "depth": 0},
         {"tie_memories": True, "dim_coefficient": 2},
@@ -81,7 +81,7 @@ def test_the_least_memory_is_no_more_than_the_compiled_programs(fields):
     least = footprint.least_bytes(config.model, shape, 0, 1)
     assert least < footprint.activation_bytes(model, shape) < 20 * least
     networks = footprint.least_bytes(config.model, shape, 2, 0)
-    assert networks == 32 * footprint.parameters_of(config.model, shape, 0)
+    assert networks == 32 * footprint.parameters_of(config.model, shape, 1)
 
 
 def test_devices_say_their_memory_or_share_the_machines(monkeypatch):

@@ -15,6 +15,7 @@ from eanet.compare import finished_run
 from eanet.data import datasets as data
 from eanet.data import guards
 from eanet.errors import UserError
+from eanet.run import clock
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import sharding
 from eanet.training.trainer import Trainer
@@ -130,7 +131,7 @@ class _InterruptAt(train.Interruption):
 def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, at):
     """Interrupted within an epoch (steps 2 and 5 of 4 + 4), with rows that later vanish or stay, or at the end."""
     workdir, _ = finished
-    monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)  # a look at every step
+    monkeypatch.setattr(clock, "_CALL_SECONDS", 0.0)  # a look at every step
     monkeypatch.setattr(_InterruptAt, "looks", 0)
     monkeypatch.setattr(_InterruptAt, "at", at)
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
@@ -148,7 +149,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished, tmp_path, monkeyp
 def test_the_best_epoch_is_remembered_through_an_interruption(tmp_path, monkeypatch):
     # With which the second epoch is worse than the first; its loss is wild.
     config = tiny_config(optimizer__learning_rate=1.0, guard__loss=1e38)
-    monkeypatch.setattr(train, "_PACE_SECONDS", 0.0)
+    monkeypatch.setattr(clock, "_CALL_SECONDS", 0.0)
     monkeypatch.setattr(_InterruptAt, "looks", 0)
     monkeypatch.setattr(_InterruptAt, "at", 5)
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
@@ -163,10 +164,10 @@ def test_the_best_epoch_is_remembered_through_an_interruption(tmp_path, monkeypa
 def test_a_crash_after_a_row_leaves_no_row_twice(finished, tmp_path, monkeypatch):
     workdir, _ = finished
 
-    def crash(self, position):
-        if position == 8:
+    def crash(self):
+        if self._clock.step == 8:
             raise RuntimeError("power cut")
-        save(self, position)
+        save(self)
 
     save = train.Run._save
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
@@ -225,7 +226,7 @@ def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path, monkeypatc
     )
     steps = []
     for pace in (1e9, 0.0):
-        monkeypatch.setattr(train, "_PACE_SECONDS", pace)
+        monkeypatch.setattr(clock, "_CALL_SECONDS", pace)
         with pytest.raises(UserError, match=says) as stop:
             train.train(config, tmp_path)
         assert stop.value.exit_code == 1

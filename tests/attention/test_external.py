@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eanet.attention.external import ExternalAttention, SelfAttention, make_memories, normalize_map
+from eanet.attention.external import ExternalAttention, normalize_map
+from eanet.attention.self_attention import SelfAttention
 
 CHANNELS, TOKENS = 16, 6
 
@@ -289,9 +290,9 @@ def test_self_attention_map_rows_sum_to_one_over_the_tokens():
 @pytest.mark.parametrize(
     "module, numbers",
     [
-        (ExternalAttention(num_heads=3, dim_coefficient=4), ("16", "3")),
-        (ExternalAttention(num_heads=4, dim_coefficient=5), ("16", "5")),
-        (SelfAttention(num_heads=3, head_dim=0), ("16", "3")),
+        (ExternalAttention(num_heads=3, dim_coefficient=4), ("16", "num_heads=3")),
+        (ExternalAttention(num_heads=4, dim_coefficient=5), ("16", "dim_coefficient=5")),
+        (SelfAttention(num_heads=3, head_dim=0), ("16", "num_heads=3")),
     ],
     ids=["heads", "coefficient", "self"],
 )
@@ -387,9 +388,8 @@ def test_memories_of_somebody_else_are_used():
     class Pair(nn.Module):
         @nn.compact
         def __call__(self, x, deterministic=True):
-            memories = make_memories((CHANNELS // 2, 4))
-            first = ExternalAttention(2, memories=memories, name="first")
-            second = ExternalAttention(2, memories=memories, name="second")
+            shared = ExternalAttention(2, share_memories=True, parent=None).shared_modules(CHANNELS)
+            first, second = (ExternalAttention(2, **shared, name=name) for name in ("first", "second"))
             return first(x), second(x)
 
     x = tokens()

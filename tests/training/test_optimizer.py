@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from configs import default
-from eanet.training.optimizer import decay_mask, make_optimizer, make_schedule
+from eanet.training.optimizer import make_optimizer, make_schedule
 
 RATE, STEPS, PER_EPOCH = 0.5, 60, 10
 
@@ -70,22 +70,11 @@ def update(params, gradients, **fields):
     return optimizer.update(gradients, optimizer.init(params), params)[0]
 
 
-def test_mask_marks_the_kernels_and_nothing_else():
-    assert decay_mask(parameters()) == {
-        "layer": {"kernel": True, "bias": False},
-        "norm": {"scale": False},
-        "position_embedding": False,
-    }
-
-
-@pytest.mark.parametrize("mask", ["all", "kernels"])
-def test_decay_is_rate_times_decay_times_parameter(mask):
+def test_decay_is_rate_times_decay_times_parameter():
+    """Of every parameter, biases and layer norms included, as in the Keras example."""
     params = parameters()
-    updates = update(params, jax.tree.map(jnp.zeros_like, params), weight_decay=0.25, decay_mask=mask)
-    decayed = {"all": {True, False}, "kernels": {True}}[mask]
-    expected = jax.tree.map(lambda p, m: -RATE * 0.25 * p * (m in decayed), params, decay_mask(params))
-    jax.tree.map(lambda u, e: np.testing.assert_allclose(u, e, rtol=1e-6), updates, expected)
-    assert np.any(updates["norm"]["scale"]) == (mask == "all")
+    updates = update(params, jax.tree.map(jnp.zeros_like, params), weight_decay=0.25)
+    jax.tree.map(lambda u, p: np.testing.assert_allclose(u, -RATE * 0.25 * p, rtol=1e-6), updates, params)
 
 
 def test_decay_is_decoupled_from_the_gradient_step():
