@@ -47,6 +47,11 @@ _PROMISED = {
         ("attention", "num_heads", "patch_size"),
         [(kind, n, 4) for kind in ("external", "self") for n in (2, 4)],
     ),
+    "digits": (
+        tuple(range(5)),
+        ("attention", "num_heads", "head_dim"),
+        [(kind, 4, 16) for kind in ("external", "self", "none")],
+    ),
 }
 
 
