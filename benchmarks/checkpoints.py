@@ -1,7 +1,7 @@
 """What a checkpoint costs training: python -m benchmarks.checkpoints [--config=FILE] [--steps=N].
 
 Trains epochs of a few steps in turn without and with a checkpoint at their beginning, which is written while training
-goes on. Prints what the checkpoint adds to its epoch, of so many steps and of the document's length.
+goes on. Prints what the checkpoint adds to its epoch, of so many steps and of the Keras example's length.
 """
 
 import statistics
@@ -23,7 +23,7 @@ _MOST = 0.02  # of an epoch's time, with a checkpoint an epoch
 
 
 def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, directory: str) -> dict:
-    """Give the seconds of every epoch without and with a checkpoint, and of them those in which training waits."""
+    """Return the seconds of every epoch without and with a checkpoint, and of them those in which training waits."""
     dataset = random_dataset(steps * config.train.batch_size)
     trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
@@ -48,7 +48,7 @@ def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, dir
 
 
 def describe(seconds: dict[str, list[float]], config: ml_collections.ConfigDict, steps: int) -> str:
-    """Give the cost in milliseconds and as a share of an epoch."""
+    """Return the cost in milliseconds and as a share of an epoch."""
     pairs = list(zip(seconds["with"], seconds["without"], strict=True))
     costs = [with_one - without for with_one, without in pairs]
     cost, epoch = statistics.median(costs), statistics.median(seconds["without"])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-LEARNING_RATE, WEIGHT_DECAY, SMOOTHING = 1e-3, 1e-4, 0.1  # the document's
+LEARNING_RATE, WEIGHT_DECAY, SMOOTHING = 1e-3, 1e-4, 0.1  # the Keras example's
 
 Work = Callable[[], None]
 Made = tuple[int, Work, Work]  # parameters, train `steps` batches, predict as many

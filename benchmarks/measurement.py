@@ -25,7 +25,7 @@ def counted(number: int, what: str) -> str:
 
 
 def random_dataset(examples: int) -> data.Dataset:
-    """Give random images of CIFAR-100's shape, the same in all three splits."""
+    """Return random images of CIFAR-100's shape, the same in all three splits."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (examples, 32, 32, 3), np.uint8)
     split = data.Split(images, generator.integers(0, CLASSES, examples, np.int32))

@@ -1,7 +1,8 @@
 """Time and memory of attention against the number of tokens: python -m benchmarks.scaling [--tokens=64,256,…].
 
-One layer of each kind at the document's width (64 channels, 4 heads), one image: external attention, self-attention as
-this project computes it, and self-attention through jax.nn.dot_product_attention; forward alone, and with the gradient.
+One layer of each kind at the Keras example's width (64 channels, 4 heads), one image: external attention,
+self-attention as this project computes it, and self-attention through jax.nn.dot_product_attention; forward alone,
+and with the gradient.
 Slopes of time against tokens are fitted in logarithms over the larger half of the token counts: 1 is linear, 2 is
 quadratic. What would not fit into the memory is not run; its memory is known from the compiled program all the same.
 """
@@ -45,7 +46,7 @@ def dot_product_attention(variables: dict, x_BND: jax.Array, implementation: str
 
 
 def layers(dtype: Any) -> dict[str, tuple[Any, Callable]]:
-    """Give each kind of attention as its parameters and a function of parameters and tokens."""
+    """Return each kind of attention as its parameters and a function of parameters and tokens."""
     x = jnp.zeros((1, 4, CHANNELS), dtype)
     external = ExternalAttention(num_heads=HEADS, dtype=dtype)
     own = SelfAttention(num_heads=HEADS, head_dim=CHANNELS, dtype=dtype)
@@ -69,7 +70,7 @@ def compile_layer(variables: Any, function: Callable, tokens: int, dtype: Any, w
 
 
 def time_all(programs: dict[str, tuple[Any, tuple]], repetitions: int, at_least: float) -> dict[str, list[float]]:
-    """Give seconds a call, a value a repetition; the repetitions go round the programs."""
+    """Return seconds a call, a value a repetition; the repetitions go round the programs."""
     counts = {}
     for name, (program, arguments) in programs.items():
         jax.block_until_ready(program(*arguments))
@@ -109,7 +110,7 @@ def measure(tokens: list[int], dtype: Any, repetitions: int, at_least: float, li
 
 
 def curve(rows: list[dict[str, Any]], layer: str, what: str, value: str) -> tuple[np.ndarray, np.ndarray]:
-    """Give tokens and median seconds, or bytes, of one line of the picture."""
+    """Return tokens and median seconds, or bytes, of one line of the picture."""
     mine = [row for row in rows if row["layer"] == layer and row["pass"] == what and (value == "bytes" or row[value])]
     ys = [row["bytes"] if value == "bytes" else statistics.median(row["seconds"]) for row in mine]
     return np.array([row["tokens"] for row in mine], float), np.array(ys, float)
@@ -122,7 +123,7 @@ def slope(xs: np.ndarray, ys: np.ndarray) -> float:
 
 
 def crossing(rows: list[dict[str, Any]], layer: str, what: str) -> float:
-    """Give the number of tokens from which external attention is faster for good, between measurements in logarithms.
+    """Return the number of tokens from which external attention is faster for good, between measurements in logarithms.
 
     NaN where it never is, 0 where it always was.
     """

@@ -122,7 +122,7 @@ def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
     parser = cli.Parser("python -m benchmarks.throughput", __doc__)
     parser.add_argument("--attention", choices=("external", "self"), default="external")
-    parser.add_argument("--augmented", action="store_true", help="with the document's augmentation")
+    parser.add_argument("--augmented", action="store_true", help="with the Keras example's augmentation")
     parser.add_argument("--contenders", default="", help=f"some of {'; '.join(CONTENDERS)}, with ; between")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=2, help="batches of a repetition (default: 2)")
@@ -146,7 +146,7 @@ def main() -> None:
     print(f"\n{table(summaries)}\n\nMedian (range) of {repetitions} of {batches}.")
     print(f"{machine()}, {summaries[0]['parameters']:,} parameters, batch {arguments.batch}")
     if left_out:
-        print(f"Left out, not installed or without the document's augmentation: {'; '.join(left_out)}")
+        print(f"Left out, not installed or without the Keras example's augmentation: {'; '.join(left_out)}")
     print(out)
 
 

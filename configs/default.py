@@ -8,7 +8,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Give the document's EANet on CIFAR-100."""
+    """Return the Keras example's EANet on CIFAR-100."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initialisation, data order, augmentation and dropout
     config.num_seeds = 1  # networks trained in one program, with the seeds seed, seed + 1, …

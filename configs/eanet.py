@@ -9,5 +9,5 @@ from configs import default
 
 
 def get_config():
-    """Give the default, which is this arm."""
+    """Return the default, which is this arm."""
     return default.get_config()

@@ -14,7 +14,7 @@ ARMS = ("keras2021", "keras3", "vit2021", "vit3")
 
 
 def get_config(arm: str = "keras3"):
-    """Give one of ARMS."""
+    """Return one of ARMS."""
     if arm not in ARMS:
         raise ValueError(f"arm {arm!r}; accepted: {', '.join(ARMS)}")
     config = vit.get_config() if arm.startswith("vit") else default.get_config()

@@ -20,7 +20,7 @@ _META = "meta.json"
 
 
 def directory() -> pathlib.Path:
-    """Give the cache directory: EANET_CACHE_DIR, else the user's own."""
+    """Return the cache directory: EANET_CACHE_DIR, else the user's own."""
     return pathlib.Path(os.environ.get("EANET_CACHE_DIR") or platformdirs.user_cache_dir("eanet"))
 
 

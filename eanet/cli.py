@@ -84,7 +84,7 @@ def keep_going_without_output() -> None:
 
 
 def _one_line(text: str) -> str:
-    """Give a text as one line that a terminal shows as it is, whatever somebody has typed into it."""
+    """Return a text as one line that a terminal shows as it is, whatever somebody has typed into it."""
     line = " ".join(text.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> None:
-    """Raise UserError where a path is no directory and, where it may be new, cannot become one.
+    """Raise UserError if a path is no directory and, where it may be new, cannot become one.
 
     flag is what it was given by.
     """
@@ -151,7 +151,7 @@ def read_config(arguments: Sequence[str]) -> tuple[str, ml_collections.ConfigDic
 
 
 def check_no_rest(rest: Sequence[str]) -> None:
-    """Raise UserError where something but flags stands on the command line, as in a sweep rendered wrongly."""
+    """Raise UserError if something but flags stands on the command line, as in a sweep rendered wrongly."""
     if len(rest) > 1:
         raise UserError(f"unexpected {rest[1]!r}; every argument has the form --flag=value")
 
@@ -165,7 +165,7 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
         if re.match("--?config(=|$)", flag):
             file = value if flag in ("-config", "--config") else flag.partition("config=")[2]
             if not pathlib.Path(file.partition(":")[0]).is_file():
-                raise UserError(f"--config={file}: no such file; accepted: a configuration file, configs/eanet.py say")
+                raise UserError(f"--config={file}: no such file; accepted: a configuration file, e.g. configs/eanet.py")
     path = pathlib.Path(file.partition(":")[0])
     try:
         rest = flag_values(argv)
@@ -181,7 +181,7 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
         given = " ".join([f"--config={file}", *(match[0] for match in overrides)])
         raise UserError(f"{given} cannot be read: {hints.explain_failure(path, error)}") from error
     if flag_values.config is None:
-        raise UserError("--config is missing; accepted: a configuration file, configs/eanet.py say")
+        raise UserError("--config is missing; accepted: a configuration file, e.g. configs/eanet.py")
     for field, value in rules.flatten(fields).items():
         if field not in rules.RULES:
             place = hints.find_line(path, field)
@@ -224,7 +224,7 @@ def _config_first(argv: list[str]) -> list[str]:
 
 
 def default_workdir(config_file: str, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Give runs/<config file>-<hash>: the same command finds its run again, another one never does.
+    """Return runs/<config file>-<hash>: the same command finds its run again, another one never does.
 
     Under a W&B agent it is runs/<sweep>/<config file>-<hash>-<run>, as W&B may ask for a point twice.
     """
@@ -236,7 +236,7 @@ def default_workdir(config_file: str, config: ml_collections.ConfigDict) -> path
 
 
 def config_name(config_file: str) -> str:
-    """Give a configuration file and its argument as part of a directory's name: vit-4x32 for configs/vit.py:4x32."""
+    """Return a configuration file and its argument as part of a directory's name: vit-4x32 for configs/vit.py:4x32."""
     path, _, argument = config_file.partition(":")
     return "-".join(part for part in (pathlib.Path(path).stem, re.sub(r"\W+", "_", argument)) if part)
 

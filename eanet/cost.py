@@ -37,7 +37,7 @@ _NEAR = 0.1  # relative; what is further off is no match
 
 
 def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tuple[int, ...]]:
-    """Give the model that a configuration describes and the shape of its images."""
+    """Return the model that a configuration describes and the shape of its images."""
     if config.data.name in IMAGES:
         image_shape, classes = IMAGES[config.data.name]
     else:

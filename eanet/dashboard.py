@@ -31,7 +31,7 @@ def build(entity: str, project: str) -> tuple[Any, Any]:
     """Build the workspace and the report, without a network.
 
     Their ids are fixed, so that what is saved is what a dry run prints.
-    Raises UserError where wandb-workspaces is not installed.
+    Raises UserError if wandb-workspaces is not installed.
     """
     try:
         import wandb_workspaces.reports.v2 as wr
@@ -77,7 +77,7 @@ def _report(wr: Any, entity: str, project: str) -> Any:
 
 
 def _sections(wr: Any) -> dict[str, tuple[str, list[Any]]]:
-    """Give each section's text and panels."""
+    """Return each section's text and panels."""
 
     def over_epochs(metric: str, title: str, group: Any) -> Any:
         return wr.LinePlot(title=title, x="epoch", y=[metric], **_by(group))
@@ -150,7 +150,7 @@ def _number(panels: list[Any]) -> None:
 
 
 def describe(entity: str, project: str) -> dict[str, Any]:
-    """Give as plain data what `save` would send."""
+    """Return as plain data what `save` would send."""
     workspace, report = build(entity, project)
     models = {"workspace": workspace._to_model(), "report": report._to_model()}
     return {name: json.loads(model.model_dump_json(by_alias=True, exclude_none=True)) for name, model in models.items()}
@@ -159,7 +159,7 @@ def describe(entity: str, project: str) -> dict[str, Any]:
 def save(entity: str, project: str) -> None:
     """Save a new workspace and a new report, and print their addresses.
 
-    Raises UserError where W&B cannot be had or refuses.
+    Raises UserError if W&B cannot be had or refuses.
     """
     build(entity, project)  # says what is missing before anybody is asked to log in
     import wandb

@@ -35,7 +35,7 @@ SPLITS = ("validation", "test")
 def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     """Evaluate the newest checkpoint of a run and store the result beside it.
 
-    Raises UserError where the directory holds no run or no checkpoint.
+    Raises UserError if the directory holds no run or no checkpoint.
     """
     cache.keep_compiled_programs()
     processes.join()

@@ -6,9 +6,9 @@ layer in a `.keras` file is data like the rest and cannot run. h5py is imported 
 A weights file names a layer by its class and its place among the layers of that class (`dense`, `dense_1`, …,
 in the order of `model.layers`), whatever the layer's own name is. A model in memory is brought to the same
 names, so one table serves both. What weights cannot tell (activations, epsilons, the order of norm and
-attention) is taken to be the document's. The state of random generators is passed over. The mean and variance of the
-Normalization layer are no parameters here either: inputs are normalised before they come to the network, and where
-that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
+attention) is taken to be the Keras example's. The state of random generators is passed over. The mean and variance
+of the Normalization layer are no parameters here either: inputs are normalised before they come to the network, and
+where that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
 """
 
 import collections
@@ -61,7 +61,7 @@ Layout = list[tuple[str, dict[str, str]]]  # a layer's name → our parameters i
 def from_keras(
     model_or_path: Any, *, mean: Sequence[float] | None = None, deviation: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """Read the parameters of the document's EANet or ViT; attention, depth and sizes follow from the weights.
+    """Read the parameters of the Keras example's EANet or ViT; attention, depth and sizes follow from the weights.
 
     model_or_path is a Keras model, or the path of a `.keras` or `.weights.h5` file. mean and deviation, a number per
     channel, are those with which the inputs will be normalised: the parameters then give the logits that Keras gives
@@ -133,7 +133,7 @@ def to_keras(params: dict[str, Any], model: Any) -> None:
 
 
 def _layout(self_attention: bool, depth: int) -> Layout:
-    """List the document's layers in the order of the data's way, with the axes of every array."""
+    """List the Keras example's layers in the order of the data's way, with the axes of every array."""
     counts: collections.Counter[str] = collections.Counter()
     layout: Layout = []
 
@@ -169,7 +169,7 @@ def _layout(self_attention: bool, depth: int) -> Layout:
 
 
 def _fit(layers: Layers) -> Layout:
-    """Give the layout that these layers have.
+    """Return the layout that these layers have.
 
     Raises ValueError naming the first layer that is missing, has other shapes, or is left over.
     """
@@ -180,7 +180,7 @@ def _fit(layers: Layers) -> Layout:
     for name, arrays in layout:
         where = f"layer {name} ({' and '.join(arrays)})"
         if name not in layers:
-            raise ValueError(f"{where} is missing: this is not the document's EANet or ViT")
+            raise ValueError(f"{where} is missing: this is not the Keras example's EANet or ViT")
         shapes = [tuple(array.shape) for array in layers[name]]
         expected = [axes.split() for axes in arrays.values()]
         fits = [len(shape) for shape in shapes] == [len(axes) for axes in expected]
@@ -192,7 +192,7 @@ def _fit(layers: Layers) -> Layout:
     known = {name for name, _ in layout}
     for name in layers:
         if name not in known:
-            raise ValueError(f"layer {name} is not part of the document's EANet or ViT")
+            raise ValueError(f"layer {name} is not part of the Keras example's EANet or ViT")
     return layout
 
 
@@ -205,7 +205,7 @@ def _numbers(values: np.ndarray) -> str:
 
 
 def _read_model(model: Any) -> Layers:
-    """Give the variables of a Keras model by the names that its weights file would use."""
+    """Return the variables of a Keras model by the names that its weights file would use."""
     if not hasattr(model, "layers"):
         raise ValueError(f"{type(model).__name__} is no Keras model: it has no layers")
     counts: collections.Counter[str] = collections.Counter()

@@ -89,7 +89,7 @@ def _tested(test: str, n: tuple[int, int], mean: float, error: float, freedom: f
 
 
 def detectable_difference(error: float, freedom: float) -> float:
-    """Give the smallest true difference that a two-sided t test at 5% finds with 80% power.
+    """Return the smallest true difference that a two-sided t test at 5% finds with 80% power.
 
     error is the standard error of the difference as estimated, freedom its degrees of freedom. Found by
     inverting the noncentral t distribution; the far tail's chance of the wrong sign is left out.
@@ -100,10 +100,10 @@ def detectable_difference(error: float, freedom: float) -> float:
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided") -> float:
-    """Give the exact p-value of McNemar's test on two networks' answers to the same images.
+    """Return the exact p-value of McNemar's test on two networks' answers to the same images.
 
     ours and theirs are bool [images], True where the network is right; alternative is two-sided, greater (ours
-    is right more often) or less. Raises ValueError where their shapes differ.
+    is right more often) or less. Raises ValueError if their shapes differ.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"answers to {ours.shape[0]} and to {theirs.shape[0]} images cannot be compared")

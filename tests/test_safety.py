@@ -32,7 +32,7 @@ _SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "yaml.SafeLoader", "yaml.CSafeLoad
 
 
 def _faults(source):
-    """Give (line, what) of everything in a source text that could run what it reads."""
+    """Return (line, what) of everything in a source text that could run what it reads."""
     tree = ast.parse(source)
     names = {}  # what a name in this file stands for
     for node in ast.walk(tree):
@@ -42,7 +42,7 @@ def _faults(source):
             names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
 
     def full(node):
-        """Give the dotted name of an expression, imports resolved; empty where it has none."""
+        """Return the dotted name of an expression, imports resolved; empty where it has none."""
         if isinstance(node, ast.Attribute):
             left = full(node.value)
             return left and f"{left}.{node.attr}"

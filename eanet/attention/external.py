@@ -39,7 +39,7 @@ def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
 
 @jax.custom_jvp
 def _double_normalization(logits_BNHS: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Give the doubly normalised map and, [B, N, H, 1], what its second norm divided by.
+    """Return the doubly normalised map and, [B, N, H, 1], what its second norm divided by.
 
     Its derivative is written out because the two norms share most of it: with p the map and r the divisor,
     p * (dl - sum_n(p * r * dl)) =: u gives dp = u - p * sum_s(u).

@@ -33,7 +33,7 @@ class Arm:
         return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in known.items()) or "all runs"
 
     def values(self, metric: str) -> dict[int, float]:
-        """Give a metric by seed; runs that do not have it are left out."""
+        """Return a metric by seed; runs that do not have it are left out."""
         return {run.seed: run.results[metric] for run in self.runs if metric in run.results}
 
     def estimate(self, metric: str) -> Estimate | None:
@@ -68,8 +68,8 @@ def compare(
 ) -> Comparison:
     """Group runs by the fields in which they differ, or by `by`, and set each arm against one of them.
 
-    baseline names an arm by some of its fields, model.attention=self,model.num_heads=4 say; empty = the first.
-    Raises UserError where runs are of different data or splits, or one arm holds a seed twice.
+    baseline names an arm by some of its fields, e.g. model.attention=self,model.num_heads=4; empty = the first.
+    Raises UserError if runs are of different data or splits, or one arm holds a seed twice.
     """
     _check_same_data(runs)
     notes = [*notes, *_limit_notes(runs), *_environment_notes(runs)]
@@ -116,7 +116,7 @@ def _environment_notes(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
-    """Give the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
+    """Return the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
     differing = {}
     for field in rules.RULES:
         if field == "seed" or stored.without_effect(field):
@@ -128,7 +128,7 @@ def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
 
 
 def _distinguishing(runs: Sequence[FinishedRun], differing: dict[str, list[Any]]) -> list[str]:
-    """Leave out the fields that follow from those before them, as the document's projection dropout does."""
+    """Leave out the fields that follow from those before them, as the Keras example's projection dropout does."""
     chosen: list[str] = []
     parts = 1
     for field in differing:
@@ -141,7 +141,7 @@ def _distinguishing(runs: Sequence[FinishedRun], differing: dict[str, list[Any]]
 def _checked_by(by: Sequence[str], runs: Sequence[FinishedRun]) -> list[str]:
     for field in by:
         if field not in runs[0].fields or field == "seed":
-            raise UserError(f"--by: {field!r}; accepted: fields of the configuration, model.num_heads say, but seed")
+            raise UserError(f"--by: {field!r}; accepted: fields of the configuration except seed, e.g. model.num_heads")
     return list(by)
 
 
@@ -178,7 +178,7 @@ def _find_baseline(arms: list[Arm], text: str) -> Arm:
 
 
 def _fits(value: Any, text: str) -> bool:
-    """Tell whether a value is what a person writes for it; 1e-3 is 0.001."""
+    """Return whether a value is what a person writes for it; 1e-3 is 0.001."""
     try:
         return value == float(text)
     except ValueError:

@@ -59,7 +59,7 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[FinishedR
     found: dict[pathlib.Path, None] = {}
     for directory in map(pathlib.Path, directories):
         if not directory.is_dir():
-            raise UserError(f"{directory} is no directory; accepted: directories of runs, runs/heads say")
+            raise UserError(f"{directory} is no directory; accepted: directories of runs, e.g. runs/heads")
         found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
     runs, notes = [], []
     for workdir in found:
@@ -136,7 +136,7 @@ def _names(predictions: dict[str, np.ndarray], array: str) -> tuple[str, ...]:
 
 
 def _check_kinds(workdir: pathlib.Path, rows: Any, predictions: dict[str, np.ndarray], environment: Any) -> None:
-    """Raise UserError where a file holds other things than a run writes, as somebody else's may."""
+    """Raise UserError if a file holds other things than a run writes, as somebody else's may."""
     accuracy, label, names, predicted = (predictions[name] for name in _ARRAYS)
     sound = {
         "metrics.jsonl": all(isinstance(row, dict) for row in rows),
@@ -158,7 +158,7 @@ def _check_kinds(workdir: pathlib.Path, rows: Any, predictions: dict[str, np.nda
 
 
 def _superclasses_fit(predictions: dict[str, np.ndarray], classes: int) -> bool:
-    """Tell whether there are no superclasses, or all that is known of them."""
+    """Return whether there are no superclasses, or all that is known of them."""
     of, names = predictions.get("superclass_of"), predictions.get("superclass_name")
     if of is None or names is None:
         return of is names
@@ -178,7 +178,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _results(workdir: pathlib.Path, results: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Give each member's results: its own metrics and what the run has as a whole."""
+    """Return each member's results: its own metrics and what the run has as a whole."""
     if count == 1:
         return [results]
     entries = results.get("members")

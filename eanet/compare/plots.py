@@ -87,7 +87,7 @@ def _legend(figure: Figure, axis: Any, columns: int) -> None:
 
 
 def _range(comparison: Comparison) -> tuple[float, float]:
-    """Give limits that hold every run's accuracy with some air."""
+    """Return limits that hold every run's accuracy with some air."""
     rows = [row for arm in comparison.arms for run in arm.runs for row in run.rows]
     values = [row[name] for row in rows for name in ("val/accuracy", "train/accuracy")]
     air = 0.1 * (max(values) - min(values)) + 1e-3

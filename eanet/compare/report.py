@@ -57,7 +57,7 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 
 
 def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -> str:
-    """Give the report, as a file in the directory out, from which it links to the runs.
+    """Return the report, as a file in the directory out, from which it links to the runs.
 
     Whatever comes from a run is escaped: a run named <script> stays text.
     """
@@ -105,7 +105,7 @@ def _data_uri(svg: bytes) -> str:
 
 
 def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
-    """Give the URL of a directory, relative to out, so that both can be moved together."""
+    """Return the URL of a directory, relative to out, so that both can be moved together."""
     try:
         relative = pathlib.Path(os.path.relpath(directory, out.resolve()))
     except ValueError:  # on two drives of Windows
@@ -114,12 +114,12 @@ def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
 
 
 def _common(comparison: Comparison, field: str) -> str:
-    """Give a field's values over all runs."""
+    """Return a field's values over all runs."""
     return ", ".join(sorted({str(run.fields[field]) for arm in comparison.arms for run in arm.runs}))
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Give every field that is not the same in all arms, with its values in each."""
+    """Return every field that is not the same in all arms, with its values in each."""
     by = [*comparison.arms[0].by, *comparison.also_differ]
     rows = []
     for field in by:
@@ -129,7 +129,7 @@ def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _environments(comparison: Comparison) -> list[tuple[dict[str, str], list[str]]]:
-    """Give the different environments and the names of the runs that each had."""
+    """Return the different environments and the names of the runs that each had."""
     seen: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for arm in comparison.arms:
         for run in arm.runs:

@@ -43,7 +43,7 @@ class Grid:
 
 
 def results(comparison: Comparison) -> Grid:
-    """Give a row per arm: mean ± 95% interval of every metric."""
+    """Return a row per arm: mean ± 95% interval of every metric."""
     arms = comparison.arms
     metrics = [name for name in METRICS if any(arm.estimate(name) for arm in arms)]
     rows = [
@@ -55,7 +55,7 @@ def results(comparison: Comparison) -> Grid:
 
 
 def against_baseline(comparison: Comparison) -> Grid:
-    """Give a row per arm but the baseline: the difference in test accuracy and what may be said of it."""
+    """Return a row per arm but the baseline: the difference in test accuracy and what may be said of it."""
     columns = ["arm", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
     rows = []
     for arm in comparison.arms:

@@ -45,7 +45,7 @@ def _positive(high: float) -> Rule:
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether a value is text without control characters and without bytes that are no character."""
+    """Return whether a value is text without control characters and without bytes that are no character."""
     return type(value) is str and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
 
 
@@ -142,7 +142,7 @@ RULES |= {f"vary.{name}": _several(RULES[field]) for name, field in members.VARI
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give a nested dict as one level of dotted names."""
+    """Return a nested dict as one level of dotted names."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
@@ -203,7 +203,7 @@ def _trace_attention(config: ml_collections.FrozenConfigDict, tokens: int) -> No
 
 
 def validate_for_images(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Raise UserError where the network does not fit images of [height, width, channels]."""
+    """Raise UserError if the network does not fit images of [height, width, channels]."""
     side, patch = image_shape[0], config.model.patch_size
     if side % patch:
         raise UserError(
@@ -213,7 +213,7 @@ def validate_for_images(config: ml_collections.ConfigDict, image_shape: tuple[in
 
 
 def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], train_examples: int) -> None:
-    """Raise UserError where the configuration does not fit the images, their number or the devices' memory.
+    """Raise UserError if the configuration does not fit the images, their number or the devices' memory.
 
     image_shape is [height, width, channels].
     """

@@ -107,5 +107,5 @@ def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None
 
 
 def without_effect(field: str) -> bool:
-    """Tell whether a field changes where a run's traces go, but not one of its numbers."""
+    """Return whether a field changes where a run's traces go, but not one of its numbers."""
     return field.startswith(_WITHOUT_EFFECT)

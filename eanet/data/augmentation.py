@@ -27,7 +27,7 @@ class Preprocessing:
     zoom: float = 0.0  # height and width each from U(1 - x, 1 + x)
 
     def without_randomness(self) -> "Preprocessing":
-        """Give the same path with every strength at 0."""
+        """Return the same path with every strength at 0."""
         return dataclasses.replace(self, flip=False, rotation=0.0, contrast=0.0, zoom=0.0)
 
 
@@ -47,7 +47,7 @@ def _mirror(index: jax.Array, size: int) -> jax.Array:
 
 
 def _taps(position: jax.Array, size: int) -> list[tuple[jax.Array, jax.Array]]:
-    """Give the two neighbouring indices of each position and their linear weights."""
+    """Return the two neighbouring indices of each position and their linear weights."""
     low = jnp.floor(position)
     weight = position - low
     low = low.astype(jnp.int32)
@@ -83,7 +83,7 @@ def adjust_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
 
 
 def _zoom_matrix(size: int, factor: jax.Array) -> jax.Array:
-    """Give the [size, size] matrix that resamples one axis about its centre; bilinear zoom is separable."""
+    """Return the [size, size] matrix that resamples one axis about its centre; bilinear zoom is separable."""
     position = (jnp.arange(size, dtype=jnp.float32) - (size - 1) / 2) * factor + (size - 1) / 2
     return sum(weight[:, None] * jax.nn.one_hot(index, size) for index, weight in _taps(position, size))
 
@@ -129,10 +129,10 @@ def augment(key: jax.Array, images: jax.Array, preprocessing: Preprocessing) -> 
 
 
 def training_input(key: jax.Array, images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """Give what the network sees of uint8 images in training."""
+    """Return what the network sees of uint8 images in training."""
     return augment(key, normalize(images, preprocessing), preprocessing)
 
 
 def evaluation_input(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """Give what the network sees of uint8 images in evaluation."""
+    """Return what the network sees of uint8 images in evaluation."""
     return normalize(images, preprocessing)

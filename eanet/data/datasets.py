@@ -57,9 +57,9 @@ class Dataset:
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
-    """Load what `config.data` names and split it as the document does.
+    """Load what `config.data` names and split it as the Keras example does.
 
-    Raises UserError where the data set is unknown, cannot be had, or leaves a split empty.
+    Raises UserError if the data set is unknown, cannot be had, or leaves a split empty.
     """
     arrays, meta = _digits() if config.name == EMBEDDED else _tfds(config.name, config.dir)
     records = Split(arrays["train_images"], arrays["train_labels"])
@@ -101,7 +101,7 @@ def _describe(train_images: np.ndarray) -> dict[str, list[float]]:
 
 
 def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Give the 1,797 digits with every fifth as test; the same writers appear on both sides."""
+    """Return the 1,797 digits with every fifth as test; the same writers appear on both sides."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -45,7 +45,7 @@ class Footprint:
 
 
 def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
-    """Give the temporary memory of the compiled loss and gradient, per image of a batch of 32, on this backend."""
+    """Return the temporary memory of the compiled loss and gradient, per image of a batch of 32, on this backend."""
 
     def loss(params: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
         logits = model.apply({"params": params}, images, deterministic=False, rngs={"dropout": key})
@@ -102,7 +102,7 @@ def _attention_map_size(config: ml_collections.ConfigDict, tokens: int) -> int:
 
 
 def device_bytes() -> float:
-    """Give the memory of one device; CPU devices share the machine's."""
+    """Return the memory of one device; CPU devices share the machine's."""
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in jax.local_devices()]
     if all(limits):
         return min(limits)
@@ -112,7 +112,7 @@ def device_bytes() -> float:
 
 
 def temporary_bytes(compiled: Any) -> int:
-    """Give the temporary memory of a compiled program on one device: its activations, mostly."""
+    """Return the temporary memory of a compiled program on one device: its activations, mostly."""
     return compiled.memory_analysis().temp_size_in_bytes
 
 

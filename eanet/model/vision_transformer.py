@@ -24,7 +24,7 @@ LAYER_NORM_EPSILON = 1e-5  # the example's; flax's default is 1e-6
 def patches(images: jax.Array, patch_size: int) -> jax.Array:
     """Cut square images into patches, row by row, each as (row, column, channel): [B, N, P].
 
-    Raises ValueError where the image is not square or its side does not divide by patch_size.
+    Raises ValueError if the image is not square or its side does not divide by patch_size.
     """
     batch, height, width, channels = images.shape
     if height != width:

@@ -62,7 +62,7 @@ class Checkpoints:
     def save(self, state: TrainState, step: int, config: dict[str, Any], extra: dict[str, Any]) -> None:
         """Save the state with JSON-able values beside it; returns once the state may be donated again.
 
-        Raises UserError where this or the last save cannot be written.
+        Raises UserError if this or the last save cannot be written.
         """
         if step in self._manager.all_steps():
             return
@@ -75,19 +75,19 @@ class Checkpoints:
             raise self._cannot_be_written(error) from error
 
     def wait(self) -> None:
-        """Return once everything saved is on disk. Raises UserError where that fails."""
+        """Return once everything saved is on disk. Raises UserError if that fails."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._cannot_be_written(error) from error
 
     def check(self) -> None:
-        """Raise UserError where a save has failed meanwhile; does not wait for one that goes on."""
+        """Raise UserError if a save has failed meanwhile; does not wait for one that goes on."""
         if not self._manager.is_saving_in_progress():
             self.wait()  # Orbax gives an error to who waits, and only to the first
 
     def steps(self) -> list[int]:
-        """Give the steps of the checkpoints, in their order."""
+        """Return the steps of the checkpoints, in their order."""
         return sorted(self._manager.all_steps())
 
     def _cannot_be_written(self, error: Exception) -> UserError:
@@ -127,7 +127,7 @@ class Checkpoints:
         return None if step < 0 else self._read(self._manager, step, like, config)
 
     def _newest_whole(self, read: Callable[[int], Any], only: int | None) -> tuple[int, Any] | None:
-        """Give the step and the contents of the newest checkpoint that can be read, and move those after it aside."""
+        """Return the step and the contents of the newest checkpoint that can be read, and move those after it aside."""
         damaged: list[_Damaged] = []
         for step in reversed(self.steps() if only is None else [only]):
             try:
@@ -187,7 +187,7 @@ class Checkpoints:
             self._manager.reload()
 
     def close(self) -> None:
-        """Wait for the last save to be on disk. Raises UserError where that fails."""
+        """Wait for the last save to be on disk. Raises UserError if that fails."""
         self.wait()
         try:
             self._manager.close()  # which writes and waits as well
@@ -201,12 +201,12 @@ def _on_one_device(like: TrainState) -> TrainState:
 
 
 def _checksum(values: dict[str, Any]) -> str:
-    """Give the SHA-256 of JSON-able values."""
+    """Return the SHA-256 of JSON-able values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def checksum_of_arrays(state: TrainState) -> str:
-    """Give the SHA-256 of all arrays with their names, types and shapes; every process has the same."""
+    """Return the SHA-256 of all arrays with their names, types and shapes; every process has the same."""
     digest = hashlib.sha256()
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         whole = x.is_fully_addressable or x.is_fully_replicated
@@ -233,7 +233,7 @@ def _silence_echoes() -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Give what the system says, else the beginning of the message; TensorStore's are pages long."""
+    """Return what the system says, else the beginning of the message; TensorStore's are pages long."""
     text = str(error).strip() or type(error).__name__
     said = re.search(r"([^:]*) \[os_error_code", text)
     return said[1].strip() if said else textwrap.shorten(text.splitlines()[0], 200, placeholder=" …")

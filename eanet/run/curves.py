@@ -71,7 +71,7 @@ def _line(axis: Any, rows: list[dict[str, Any]], metric: str, **style: Any) -> N
 
 
 def _band(axis: Any, rows: list[dict[str, Any]], metric: str, seeds: Sequence[Member], color: str) -> set[int]:
-    """Draw how far several seeds lie apart in a metric; gives the numbers of seeds at its epochs."""
+    """Draw how far several seeds lie apart in a metric, and return the numbers of seeds at its epochs."""
     names = [f"{member.name}/{metric}" for member in seeds]
     values = {row["epoch"]: [row[name] for name in names if name in row] for row in rows}  # some may diverge
     values = {epoch: some for epoch, some in values.items() if len(some) > 1}

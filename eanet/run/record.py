@@ -55,7 +55,7 @@ class Record:
         return self.workdir / "checkpoints"
 
     def has_checkpoint(self) -> bool:
-        """Tell whether a start would go on from a checkpoint."""
+        """Return whether a start would go on from a checkpoint."""
         return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
 
     @property
@@ -90,7 +90,7 @@ class Record:
             self._write_whole(name, json.dumps(value, indent=2) + "\n")
 
     def check(self, config: dict[str, Any]) -> None:
-        """Raise UserError where the directory is of another run or none. Changes nothing."""
+        """Raise UserError if the directory is of another run or none. Changes nothing."""
         if self.workdir.exists() and not self.workdir.is_dir():
             raise UserError(f"--workdir={self.workdir} is a file; accepted: a directory, existing or new")
         recorded = self.read("config.json")
@@ -107,7 +107,7 @@ class Record:
             raise UserError(f"--workdir={self.workdir} holds another run: {difference}; choose another --workdir")
 
     def check_place(self) -> None:
-        """Raise UserError where the directory cannot be written or is in use. Changes nothing but the lock."""
+        """Raise UserError if the directory cannot be written or is in use. Changes nothing but the lock."""
         existing = next(path for path in (self.workdir, *self.workdir.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(f"--workdir={self.workdir} cannot be written: no right to write in {existing}")
@@ -117,7 +117,7 @@ class Record:
     def open(self, config: dict[str, Any]) -> None:
         """Make the directory and take it for this process.
 
-        Raises UserError where that is not possible or another process has been quicker.
+        Raises UserError if that is not possible or another process has been quicker.
         """
         if not self._primary:
             return
@@ -132,7 +132,7 @@ class Record:
     def begin(self, config: dict[str, Any], step: int, rows: int) -> None:
         """Note the configuration and the environment of this start, and drop the rows after a step.
 
-        Raises UserError where there are then fewer rows than at that step, and changes nothing.
+        Raises UserError if there are then fewer rows than at that step, and changes nothing.
         """
         if not self._primary:
             return
@@ -275,7 +275,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Give the commit of the code and whether its tree was clean; None where there is no repository."""
+    """Return the commit of the code and whether its tree was clean; None where there is no repository."""
     root = pathlib.Path(__file__).parents[2]
 
     def git(*arguments: str) -> str | None:

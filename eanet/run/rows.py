@@ -70,7 +70,7 @@ def list_members(
 
 
 def describe_results(members: Sequence[Member], results: Mapping[str, Any]) -> str:
-    """Give the outcome of a run in a line for each point of the grid."""
+    """Return the outcome of a run in a line for each point of the grid."""
     lines = []
     for point in points(members):
         whose, count = f"{point}: " if point else "", results.get(join(point, "num_seeds"), 1)
@@ -90,7 +90,7 @@ def describe_results(members: Sequence[Member], results: Mapping[str, Any]) -> s
 
 
 def rows_of(rows: Sequence[Mapping[str, Any]], members: Sequence[Member], member: Member) -> list[dict[str, Any]]:
-    """Give the rows that this member's own run would have; those after it has diverged are left out."""
+    """Return the rows that this member's own run would have; those after it has diverged are left out."""
     if len(members) == 1:
         return [dict(row) for row in rows]
     prefix = join(member.name, "")

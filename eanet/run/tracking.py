@@ -53,7 +53,7 @@ class _Heard:
     error = warning
 
     def fault(self) -> str:
-        """Give what was wrong with the run, if anything was."""
+        """Return what was wrong with the run, if anything was."""
         return self.first_warning and self.first_warning + self.failed_request
 
 
@@ -81,7 +81,7 @@ class Tracker:
         return self._run.id if self._run else ""
 
     def describe(self, facts: dict[str, Any]) -> None:
-        """Add derived facts, parameter counts and versions say, to the run's configuration."""
+        """Add derived facts, e.g. parameter counts and versions, to the run's configuration."""
         self._facts |= facts
         self._attempt(lambda run: run.config.update(facts, allow_val_change=True))
 
@@ -205,7 +205,7 @@ def start(
 
 
 def _choose_mode(waiting: bool, heard: _Heard) -> tuple[str, str]:
-    """Give what the environment or settings say, else online where a key is found that the server accepts.
+    """Return what the environment or settings say, else online where a key is found that the server accepts.
 
     Beside it stands why a run is logged offline, if nothing is wrong. Raises W&B's errors where the server does not
     accept the key or does not answer.
@@ -284,7 +284,7 @@ def _finish_seconds() -> float:
 
 
 def _waiting(workdir: pathlib.Path, run_id: str) -> list[pathlib.Path]:
-    """Give the parts of a run that were logged offline and not uploaded, in their order."""
+    """Return the parts of a run that were logged offline and not uploaded, in their order."""
     parts = (
         sorted(workdir.glob(f"*wandb/offline-run-*-{run_id}")) if run_id else []
     )  # .wandb where the user has made it
@@ -306,7 +306,7 @@ def _reason(error: Exception) -> str:
 
 
 def _line(text: str) -> str:
-    """Give a text's first line, without the names that W&B's own printing begins with."""
+    """Return a text's first line, without the names that W&B's own printing begins with."""
     line = (text.strip().splitlines() or [""])[0]
     for prefix in ("wandb: ", "WARNING ", "ERROR "):
         line = line.removeprefix(prefix)

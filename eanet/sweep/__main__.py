@@ -154,7 +154,7 @@ def _parse() -> tuple[argparse.Namespace, list[str]]:
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
     parser = cli.Parser("python -m eanet.sweep", __doc__, hint=", --config.FIELD=VALUE stands after --")
-    parser.add_argument("file", help="a W&B sweep file, sweeps/heads.yaml say")
+    parser.add_argument("file", help="a W&B sweep file, e.g. sweeps/heads.yaml")
     parser.add_argument("--jobs", type=_jobs, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--shard", default="1/1", help="i/n: only the i-th of n equal parts, for a cluster's job array")
     parser.add_argument("--seeds", default="", help="0,1,2: every point with each of these seeds instead of the file's")
@@ -172,7 +172,7 @@ def _jobs(text: str) -> int:
 def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shard={text}; accepted: i/n with i from 1 to n, 1/4 say")
+        raise UserError(f"--shard={text}; accepted: i/n with i from 1 to n, e.g. 1/4")
     return int(match[1]), int(match[2])
 
 
@@ -182,7 +182,7 @@ def with_seeds(sweep: sweep_file.SweepFile, text: str) -> tuple[sweep_file.Sweep
         return sweep, []
     seeds = text.split(",")
     if not all(re.fullmatch("[0-9]{1,10}", seed) for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
-        raise UserError(f"--seeds={text}; accepted: different whole numbers with commas between, 0,1,2 say")
+        raise UserError(f"--seeds={text}; accepted: different whole numbers with commas between, e.g. 0,1,2")
     parameters = {name: value for name, value in sweep.parameters.items() if name != "config.seed"}
     return dataclasses.replace(sweep, parameters=parameters), list(map(int, seeds))
 

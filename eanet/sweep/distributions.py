@@ -107,5 +107,5 @@ def check(name: str, numbers: dict[str, Any]) -> str | None:
 
 
 def quantile(name: str, numbers: dict[str, Any], u: float) -> Any:
-    """Give the value below which a share `u` of the distribution lies, 0 < u < 1."""
+    """Return the value below which a share `u` of the distribution lies, 0 < u < 1."""
     return CONTINUOUS[name][0](u, **numbers)

@@ -190,7 +190,7 @@ def _parameter(name: Any, spec: Any) -> Parameter:
 
 
 def _implied(where: str, spec: dict[str, Any]) -> str:
-    """Give the distribution that W&B takes where none is named."""
+    """Return the distribution that W&B takes where none is named."""
     if "value" in spec:
         return "constant"
     if "values" in spec:

@@ -36,7 +36,7 @@ class Point:
         return Record(self.workdir)
 
     def share(self) -> float:
-        """Give how much of its training is done, 0 to 1."""
+        """Return how much of its training is done, 0 to 1."""
         if self.finished():
             return 1.0
         rows = self.record.rows()
@@ -44,11 +44,11 @@ class Point:
         return min(rows[-1]["epoch"] / self.config["train"]["epochs"], 0.99) if rows else 0.0
 
     def finished(self) -> bool:
-        """Tell whether its results are there."""
+        """Return whether its results are there."""
         return self.state == "done" or bool(self.record.read("results.json"))
 
     def metric(self, name: str) -> float | None:
-        """Give a metric from the results, or from the newest row that has it; None before that."""
+        """Return a metric from the results, or from the newest row that has it; None before that."""
         results = self.record.read("results.json") or {}
         candidates = [results, *reversed(self.record.rows())]
         return next((row[name] for row in candidates if name in row), None)
@@ -57,7 +57,7 @@ class Point:
 def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequence[str], root: pathlib.Path) -> Point:
     """Render one point and read it as main.py will.
 
-    Raises UserError where a value would arrive as something else, as dropped flags and quoted numbers do.
+    Raises UserError if a value would arrive as something else, as dropped flags and quoted numbers do.
     """
     arguments = [*sweep.arguments(values), *extra]
     flags = arguments[arguments.index(sweep.program) + 1 :]
@@ -71,7 +71,7 @@ def make_point(sweep: sweep_file.SweepFile, values: search.Values, extra: Sequen
 
 
 def check_values(values: search.Values, config_file: str, fields: dict[str, Any], extra: Sequence[str] = ()) -> None:
-    """Raise UserError where a configuration does not hold, in value and type, what a sweep file says.
+    """Raise UserError if a configuration does not hold, in value and type, what a sweep file says.
 
     extra is what stands after --: it may set anything but what the file sweeps, as all points would be the same then.
     """
@@ -101,6 +101,6 @@ def varied(sweep: sweep_file.SweepFile, values: search.Values) -> str:
 
 
 def short(name: str, value: Any) -> str:
-    """Give a value as part of a directory's name: num_heads=4."""
+    """Return a value as part of a directory's name: num_heads=4."""
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return f"{name.rpartition('.')[2]}={re.sub(r'[^A-Za-z0-9.+]+', '_', text)}"

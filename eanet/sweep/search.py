@@ -16,14 +16,14 @@ Values = dict[str, Any]
 
 
 def grid(sweep: SweepFile) -> list[Values]:
-    """Give every combination, the first parameter of the file changing slowest."""
+    """Return every combination, the first parameter of the file changing slowest."""
     combinations = itertools.product(*(parameter.values for parameter in sweep.parameters.values()))
     capped = itertools.islice(combinations, sweep.run_cap or None)
     return [dict(zip(sweep.parameters, values, strict=True)) for values in capped]
 
 
 def random(sweep: SweepFile) -> list[Values]:
-    """Give run_cap independent draws; a parameter's do not depend on how many follow, nor on the other parameters."""
+    """Return run_cap independent draws; a parameter's do not depend on how many follow, nor on the other parameters."""
     columns = {}
     for name, parameter in sweep.parameters.items():
         generator = np.random.default_rng([_SEED, zlib.crc32(name.encode())])
@@ -32,7 +32,7 @@ def random(sweep: SweepFile) -> list[Values]:
 
 
 def _value(parameter: Parameter, u: float) -> Any:
-    """Give the value at the quantile `u` of a parameter."""
+    """Return the value at the quantile `u` of a parameter."""
     if not parameter.values:
         # 0 has no quantile in a normal distribution.
         return distributions.quantile(parameter.distribution, parameter.numbers, max(u, 1e-12))
@@ -60,7 +60,7 @@ class Bayes:
         self._parameters = sweep.parameters
 
     def propose(self) -> tuple[Any, Values]:
-        """Give a trial, to be passed to `learn`, and its values."""
+        """Return a trial, to be passed to `learn`, and its values."""
         trial = self._study.ask()
         values: Values = {}
         for name, parameter in self._parameters.items():

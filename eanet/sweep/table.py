@@ -63,7 +63,7 @@ class SweepTable:
         self._live.update(table)
 
     def summary(self, points: list[Any]) -> str:
-        """Give one line: counts, the best so far, the time left."""
+        """Return one line: counts, the best so far, the time left."""
         count = {state: sum(point.state == state for point in points) for state in ("done", "running", "failed")}
         parts = [f"{self._name}: {count['done']} of {self._total} done"]
         parts += [f"{count[state]} {state}" for state in ("running", "failed") if count[state]]

@@ -46,11 +46,11 @@ class Experiment:
         return self.epochs * self.steps_per_epoch
 
     def schedule(self, hyperparameters: Mapping[str, Any]) -> optax.Schedule:
-        """Give the learning rate of each step, at the height that the hyperparameters say."""
+        """Return the learning rate of each step, at the height that the hyperparameters say."""
         return optim.make_schedule(self._optimizer_config(hyperparameters), self.total_steps, self.steps_per_epoch)
 
     def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
-        """Give the optimizer with the learning rate and the weight decay of the hyperparameters."""
+        """Return the optimizer with the learning rate and the weight decay of the hyperparameters."""
         return optim.make_optimizer(self._optimizer_config(hyperparameters), self.schedule(hyperparameters))
 
     def _optimizer_config(self, hyperparameters: Mapping[str, Any]) -> ml_collections.ConfigDict:
@@ -64,7 +64,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
-    """Give the size of a micro-batch: config.microbatch, or where it is 0 what suits the platform.
+    """Return the size of a micro-batch: config.microbatch, or where it is 0 what suits the platform.
 
     On a CPU the activations of 16 images stay in its cache, which was measured to be faster; elsewhere the whole
     batch should keep the device busy, which was not measured.

@@ -28,17 +28,17 @@ class Member:
 
     @property
     def point(self) -> str:
-        """Give its place in the grid, learning_rate=0.001 say; empty where nothing varies."""
+        """Return its place in the grid, e.g. learning_rate=0.001; empty if nothing varies."""
         return ",".join(f"{name}={value:g}" for name, value in self.varied)
 
     @property
     def name(self) -> str:
-        """Give what its numbers are called by: seed_3, or learning_rate=0.001/seed_3."""
+        """Return what its numbers are called by: seed_3, or learning_rate=0.001/seed_3."""
         return join(self.point, f"seed_{self.seed}")
 
 
 def members_from_config(config: Mapping[str, Any]) -> list[Member]:
-    """Give the members of a configuration, the seeds of a point of the grid next to one another."""
+    """Return the members of a configuration, the seeds of a point of the grid next to one another."""
     varied = {name: values for name, values in config["vary"].items() if values}
     seeds = range(config["seed"], config["seed"] + config["num_seeds"])
     grid = itertools.product(*([(name, value) for value in varied[name]] for name in VARIED if name in varied))
@@ -46,7 +46,7 @@ def members_from_config(config: Mapping[str, Any]) -> list[Member]:
 
 
 def fields(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
-    """Give the configuration, as a nested dict, of a run that would train this member alone."""
+    """Return the configuration, as a nested dict, of a run that would train this member alone."""
     alone = {name: dict(part) if isinstance(part, Mapping) else part for name, part in config.items()}
     alone |= {"seed": member.seed, "num_seeds": 1, "vary": {name: () for name in VARIED}}
     for name, value in member.varied:
@@ -56,7 +56,7 @@ def fields(config: Mapping[str, Any], member: Member) -> dict[str, Any]:
 
 
 def hyperparameters(config: Mapping[str, Any], members: Sequence[Member]) -> dict[str, Any]:
-    """Give the numbers that a compiled step takes as arguments, each with a leading axis of the members.
+    """Return the numbers that a compiled step takes as arguments, each with a leading axis of the members.
 
     One program serves all their values.
     """
@@ -69,7 +69,7 @@ def hyperparameters(config: Mapping[str, Any], members: Sequence[Member]) -> dic
 
 
 def points(members: Sequence[Member]) -> list[str]:
-    """Give the points of the grid under which a run has its metrics; "" where they stand under their plain names."""
+    """Return the points of the grid under which a run has its metrics; "" where they stand under their plain names."""
     return list(dict.fromkeys(member.point for member in members)) if len(members) > 1 else [""]
 
 

@@ -16,7 +16,7 @@ _FRACTIONS = ("accuracy", "top5_accuracy", "accuracy_best")
 
 
 def per_example(logits: jax.Array, labels: jax.Array, label_smoothing: float | jax.Array) -> dict[str, jax.Array]:
-    """Give each example's smoothed cross-entropy (nats), and whether its class is first or in the first five.
+    """Return each example's smoothed cross-entropy (nats), and whether its class is first or in the first five.
 
     logits is float [batch, classes], labels int [batch]; every value is float32 [batch]. The loss of a
     perfect prediction is not 0 but the entropy of the smoothed target, as Keras reports it.
@@ -40,7 +40,7 @@ def means(values: dict[str, np.ndarray], member: int) -> dict[str, float]:
 
 
 def estimate(name: str, values: Sequence[float]) -> Estimate:
-    """Estimate the mean of a metric, val/accuracy say, over seeds; an accuracy's interval stays within 0 and 1."""
+    """Estimate the mean of a metric, e.g. val/accuracy, over seeds; an accuracy's interval stays within 0 and 1."""
     limits = (0.0, 1.0) if name.rpartition("/")[2] in _FRACTIONS else (-math.inf, math.inf)
     return statistics.estimate(values, limits)
 
@@ -65,7 +65,7 @@ def spread_in_words(counts: Collection[int]) -> str:
 
 
 def by_class(correct: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Give the accuracy within each class, float64 [num_classes]; NaN where a class has no example."""
+    """Return the accuracy within each class, float64 [num_classes]; NaN where a class has no example."""
     counts = np.bincount(classes, minlength=num_classes)
     hits = np.bincount(classes, weights=correct, minlength=num_classes)
     return np.divide(hits, counts, out=np.full(num_classes, np.nan), where=counts > 0)

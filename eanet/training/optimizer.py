@@ -15,7 +15,7 @@ VARIANTS = ("optax", "keras")
 
 
 def make_schedule(config: ml_collections.ConfigDict, total_steps: int, steps_per_epoch: int) -> optax.Schedule:
-    """Give the learning rate of each step, counted from 0; a warm-up's first step is not 0."""
+    """Return the learning rate of each step, counted from 0; a warm-up's first step is not 0."""
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "cosine":
         main = optax.cosine_decay_schedule(config.learning_rate, max(1, total_steps - warmup_steps))

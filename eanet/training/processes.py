@@ -26,7 +26,7 @@ def join() -> None:
 
     JAX knows Slurm, Open MPI and TPU slices, the last, outside Kubernetes, where JAX_COORDINATOR_ADDRESS=auto asks it
     to look. Elsewhere every process is told JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Raises UserError where these are not complete or the others do not come.
+    JAX_PROCESS_ID. Raises UserError if these are not complete or the others do not come.
     """
     env = os.environ
     address = env.get("JAX_COORDINATOR_ADDRESS", "")
@@ -65,7 +65,7 @@ def _whole(name: str, low: int, high: int) -> int:
 
 
 def least_pace_and_highest_signal(pace: float, signal: int) -> tuple[float, int]:
-    """Give the smallest pace and the highest number of a signal, 0 for none, that any process has brought."""
+    """Return the smallest pace and the highest number of a signal, 0 for none, that any process has brought."""
     if jax.process_count() == 1:
         return pace, signal
     brought = multihost_utils.process_allgather(np.array([pace, -signal], np.float32))
@@ -84,7 +84,7 @@ def first_alone(function: Callable[[], Any]) -> Any:
 
 
 def tell_all(number: int) -> int:
-    """Give every process the first one's number."""
+    """Return every process the first one's number."""
     return number if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
@@ -95,7 +95,7 @@ def wait_for_all(purpose: str) -> None:
 
 
 def explain(error: Exception) -> UserError | None:
-    """Give what a failed exchange between processes means for the person; None where the error is another."""
+    """Return what a failed exchange between processes means for the person; None where the error is another."""
     if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
         return None
     if str(error).startswith(_OWN_FAULTS):

@@ -46,7 +46,7 @@ def split_over_data(x: jax.Array) -> jax.Array:
 
 
 def over_members(function: Callable[..., Any], mesh: jax.sharding.Mesh, at_once: int) -> Callable[[tuple, tuple], Any]:
-    """Give function(*own, *shared) for all members of a run, as a function of the tuples `own` and `shared`.
+    """Return function(*own, *shared) for all members of a run, as a function of the tuples `own` and `shared`.
 
     The arrays of `own`, and of the result, have a leading axis of the members. The seed axis of the mesh has a part of
     them each; a part takes `at_once` of its members together, with vmap, and the others after them. One at a time are
@@ -63,7 +63,7 @@ def over_members(function: Callable[..., Any], mesh: jax.sharding.Mesh, at_once:
 
 
 def check_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> None:
-    """Raise UserError where a batch or a micro-batch of config.train does not divide over the devices."""
+    """Raise UserError if a batch or a micro-batch of config.train does not divide over the devices."""
     for field in ("batch_size", "microbatch"):
         if config[field] % mesh.shape[DATA_AXIS]:
             raise UserError(

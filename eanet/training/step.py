@@ -31,7 +31,7 @@ class Purpose(enum.IntEnum):
 
 
 def stream(key: jax.Array, purpose: Purpose, index: jax.Array | int = 0) -> jax.Array:
-    """Give the key of one purpose at one step (or epoch)."""
+    """Return the key of one purpose at one step (or epoch)."""
     return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
 
 

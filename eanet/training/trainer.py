@@ -39,7 +39,7 @@ class Trainer:
         self.seconds_evaluate = 0.0
 
     def shapes(self) -> step.TrainState:
-        """Give the shapes, types and places of a state."""
+        """Return the shapes, types and places of a state."""
         init = functools.partial(step.init_state, self.experiment)
         shapes = jax.eval_shape(self._over_members(init), (self._keys, self._hyperparameters), ())
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._own), shapes)
@@ -56,7 +56,7 @@ class Trainer:
         return self._compile(self._over_members(init), own, (), out_shardings=self._own)(own, ())
 
     def compile_training(self, state: step.TrainState, images: jax.Array, labels: jax.Array) -> float:
-        """Compile what train calls; gives its temporary memory in bytes, per image that it holds at a time."""
+        """Compile what train calls, and return its temporary memory in bytes, per image that it holds at a time."""
 
         def call(state: step.TrainState, key: jax.Array, hyperparameters: Any, *shared: jax.Array) -> Any:
             state, monitor = step.train_call(self.experiment, state, key, hyperparameters, *shared)
@@ -73,7 +73,7 @@ class Trainer:
         return footprint.temporary_bytes(self._training) * self.mesh.size / images_at_once
 
     def train(self, state: step.TrainState, images: jax.Array, labels: jax.Array, num_steps: int) -> tuple:
-        """Take steps of every member; gives the state, and on the host step.Monitor and the epoch's sums.
+        """Take steps of every member, and return the state, and on the host step.Monitor and the epoch's sums.
 
         images and labels are the whole training set, on the devices. The old state is used up.
         """
@@ -84,7 +84,7 @@ class Trainer:
         return state, *jax.device_get(seen)
 
     def evaluate(self, params: Any, images: jax.Array, labels: jax.Array) -> dict[str, np.ndarray]:
-        """Give each example's metrics and predicted class, [members, examples], of images and labels on the devices."""
+        """Return each example's metrics and predicted class, [members, examples]."""
         own, shared = (params, self._hyperparameters), (images, labels)
         if len(labels) not in self._evaluations:
             batch_size = self.experiment.evaluation_batch

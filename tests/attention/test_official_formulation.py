@@ -37,7 +37,7 @@ class OfficialExternalAttention(torch.nn.Module):
 
 
 def parameters(module: OfficialExternalAttention) -> dict:
-    """Give the torch module's weights as this project's tree."""
+    """Return the torch module's weights as this project's tree."""
     names = {"expand": "widen", "memory_key": "memory_key", "memory_value": "memory_value", "project": "narrow"}
     layers = {ours: getattr(module, theirs) for ours, theirs in names.items()}
     return {

@@ -62,7 +62,7 @@ def test_curves_are_the_means_with_their_bands(result):
 
 
 def _lines(axis):
-    """Give x and y of each arm's line; the dots of single runs have no label."""
+    """Return x and y of each arm's line; the dots of single runs have no label."""
     labelled = [line for line in axis.lines if not line.get_label().startswith("_")]
     return {line.get_label(): (list(line.get_xdata()), pytest.approx(list(line.get_ydata()))) for line in labelled}
 

@@ -78,12 +78,12 @@ def open_page(browser):
 
 
 def _head(table, title):
-    """Give a column's head."""
+    """Return a column's head."""
     return table.locator("thead th").nth(table.locator("thead th button").all_inner_texts().index(title))
 
 
 def _column(table, title):
-    """Give the shown texts of a column, from the top."""
+    """Return the shown texts of a column, from the top."""
     titles = table.locator("thead th button").all_inner_texts()
     return table.locator(f"tbody tr td:nth-child({titles.index(title) + 1})").all_inner_texts()
 

@@ -98,7 +98,7 @@ _FIXED = {"train.epochs": 1, "wandb.mode": "disabled", "data.train_limit": 0}  #
 
 @st.composite
 def _configs(draw):
-    """Give configs/digits.py, small, with some fields drawn; sometimes one of them has a value of any kind."""
+    """Return configs/digits.py, small, with some fields drawn; sometimes one of them has a value of any kind."""
     config = digits.get_config()
     chosen = draw(st.sets(st.sampled_from(sorted(_FIELDS)), max_size=12))
     values = {"model.dim": 8, "model.depth": 1, "model.mlp_dim": 8, "model.patch_size": 4, "train.batch_size": 8}

@@ -269,7 +269,7 @@ def test_all_config_files_are_found():
 
 
 def every_arm():
-    """Give (file, its arguments): a file with ARMS takes one of them, `configs/FILE.py:ARM` on the command line."""
+    """Return (file, its arguments): a file with ARMS takes one of them, `configs/FILE.py:ARM` on the command line."""
     for file in CONFIG_FILES:
         arms = getattr(importlib.import_module(f"configs.{file}"), "ARMS", ())
         yield from [(file, ())] + [(file, (arm,)) for arm in arms]

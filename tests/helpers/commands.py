@@ -58,7 +58,7 @@ class Commands:
 
 
 def snapshot(directory: pathlib.Path) -> dict[str, bytes | None]:
-    """Give everything below a directory with its bytes; None for directories."""
+    """Return everything below a directory with its bytes; None for directories."""
     return {str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None for p in directory.rglob("*")}
 
 
@@ -105,7 +105,7 @@ def _fork(request: dict) -> int:
 
 
 def _wait(child: int) -> int:
-    """Give a child's exit code, as the subprocess module does; kill it where it takes too long."""
+    """Return a child's exit code, as the subprocess module does; kill it where it takes too long."""
     deadline = time.monotonic() + _LIMIT
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)

@@ -23,7 +23,7 @@ _HEADS = {2: (0.42, 0.44, 0.4225), 4: (0.09, 0.12, 0.0925), 16: (0.45, 0.47, 0.4
 
 
 def make_config(arm="eanet", **overrides):
-    """Give configs/<arm>.py, three epochs long; overrides are dotted fields with __ for the dot, model__num_heads=8."""
+    """Return configs/<arm>.py with three epochs; overrides are fields with __ for the dot, model__num_heads=8."""
     config = importlib.import_module(f"configs.{arm}").get_config()
     for name, value in ({"train__epochs": 3, "wandb__mode": "disabled"} | overrides).items():
         *path, leaf = name.split("__")
@@ -36,7 +36,7 @@ def make_config(arm="eanet", **overrides):
 
 
 def answers(accuracy, seed, images=IMAGES):
-    """Give bool [images] with exactly the nearest share of True; which they are follows from the seed."""
+    """Return bool [images] with exactly the nearest share of True; which they are follows from the seed."""
     order = np.random.default_rng(seed).permutation(images)
     return order < round(accuracy * images)
 
@@ -109,7 +109,7 @@ def _predictions(correct, class_names):
 
 
 def _rows(fields, accuracy):
-    """Give two rows an epoch, of which the second has the validation; accuracies grow to 1.1 and 0.9 of the test's."""
+    """Return two rows an epoch, the second with the validation; accuracies grow to 1.1 and 0.9 of the test's."""
     epochs = fields["train"]["epochs"]
     made = []
     for i in range(2 * epochs):

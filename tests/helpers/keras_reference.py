@@ -20,7 +20,7 @@ def randomize(model: keras.Model, seed: int = 0, scale: float = 0.1) -> keras.Mo
 
 
 def block_outputs(model: keras.Model) -> keras.Model:
-    """Give the sub-model whose outputs are the residual stream after every block."""
+    """Return the sub-model whose outputs are the residual stream after every block."""
     sums = [layer.output for layer in model.layers if isinstance(layer, keras.layers.Add)]
     return keras.Model(model.inputs, sums[1::2])
 

@@ -19,7 +19,7 @@ SUPERCLASS_OF = (2, 0, 3, 3, 1, 2, 0, 1, 1, 0)
 
 
 def make_records(split: str) -> list[dict]:
-    """Give the records of a split in the order of their ids."""
+    """Return the records of a split in the order of their ids."""
     rng = np.random.default_rng(sorted(COUNTS).index(split))
     records = []
     for i in range(COUNTS[split]):

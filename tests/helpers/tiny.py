@@ -4,7 +4,7 @@ from configs import digits
 
 
 def tiny_config(**overrides):
-    """Give digits at toy size; keys are dotted fields with __ for the dot, train__epochs=1 say."""
+    """Return digits at toy size; keys are dotted fields with __ for the dot, train__epochs=1 say."""
     config = digits.get_config()
     fields = {
         "data__train_limit": 100,

@@ -98,7 +98,7 @@ class WandbServer:
         self.running = False
 
     def environment(self, home: pathlib.Path) -> dict[str, str]:
-        """Give the environment of a client of this server that knows nothing of the person's account and settings."""
+        """Return the environment of a client of this server that knows nothing of the person's account and settings."""
         own = {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0" * 40,

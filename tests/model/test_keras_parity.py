@@ -132,7 +132,7 @@ def train_here(sizes: Sizes, params, images: np.ndarray, labels: np.ndarray, **f
 
 
 def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Give the largest difference as a part of the largest value of the array."""
+    """Return the largest difference as a part of the largest value of the array."""
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 

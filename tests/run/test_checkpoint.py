@@ -55,7 +55,7 @@ def _assert_equal(ours, theirs):
 
 
 def _files(directory):
-    """Give every file that holds something."""
+    """Return every file that holds something."""
     return sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
 
 

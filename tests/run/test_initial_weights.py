@@ -38,12 +38,12 @@ STILL = {"optimizer__learning_rate": 1e-12, "optimizer__weight_decay": 0.0, "tra
 
 
 def _images(count, seed, low=(0, 40, 100), high=(120, 200, 256)):
-    """Give uint8 images whose channels have statistics of their own."""
+    """Return uint8 images whose channels have statistics of their own."""
     return np.random.default_rng(seed).integers(low, high, (count, 8, 8, 3), dtype=np.uint8)
 
 
 def _dataset():
-    """Give a data set of three channels whose statistics are not those that the Keras models are adapted to."""
+    """Return a data set of three channels whose statistics are not those that the Keras models are adapted to."""
 
     def split(count, seed):
         labels = np.random.default_rng(seed).integers(5, size=count).astype(np.int32)
@@ -55,18 +55,18 @@ def _dataset():
 
 
 def _source(sizes, adapt_to=None):
-    """Give a Keras model with random weights that takes raw images and gives logits."""
+    """Return a Keras model with random weights that takes raw images and gives logits."""
     adapt_to = _images(50, 9, (100, 0, 30), (256, 80, 180)) if adapt_to is None else adapt_to
     return randomize(build(sizes, activation=None, adapt_to=adapt_to.astype(np.float32)), scale=0.3)
 
 
 def _logits(model, images):
-    """Give what a Keras model makes of raw images."""
+    """Return what a Keras model makes of raw images."""
     return np.asarray(jax.jit(lambda x: model(x))(images.astype(np.float32)))  # as one program, not by its operations
 
 
 def _config(sizes, path, **overrides):
-    """Give a configuration of the same sizes, without dropout and augmentation."""
+    """Return a configuration of the same sizes, without dropout and augmentation."""
     fields = {"attention": sizes.attention, "patch_size": sizes.patch, "dim": sizes.width, "mlp_dim": sizes.hidden}
     fields |= {"num_heads": sizes.heads, "head_dim": sizes.width, "dim_coefficient": sizes.coefficient}
     fields |= {f"{place}_dropout": 0.0 for place in ("attention", "projection", "mlp")} | {"depth": sizes.depth}
@@ -253,7 +253,7 @@ def test_members_begin_with_their_own_weights_or_all_with_those_of_one_network(s
 
 
 def _refused(config, workdir):
-    """Give what is said of weights that a run cannot begin with; nothing may have been written."""
+    """Return what is said of weights that a run cannot begin with; nothing may have been written."""
     with pytest.raises(UserError) as caught:
         train.train(config, workdir)
     message = str(caught.value)

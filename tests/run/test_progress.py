@@ -30,7 +30,7 @@ def test_off_a_terminal_an_epoch_is_a_line_and_a_part_of_one_is_none(capsys):
 
 
 def _bar(width, step, row, whose):
-    """Give the line that a bar shows on a terminal of so many columns."""
+    """Return the line that a bar shows on a terminal of so many columns."""
     with progress.RunProgress(epochs=50, steps_per_epoch=313, step=0) as bar:
         bar._bar.live.console = rich.console.Console(file=io.StringIO(), width=width)
         bar.update(step, row, whose)

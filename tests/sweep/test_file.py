@@ -89,7 +89,7 @@ def _content(path):
 
 
 def _wandb_points(content):
-    """Give every point of a grid without eanet's help, nested parameters as one value."""
+    """Return every point of a grid without eanet's help, nested parameters as one value."""
 
     def values(spec):
         if "parameters" in spec:

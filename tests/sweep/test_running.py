@@ -64,7 +64,7 @@ def _start(directory, *arguments, **environment):
 
 
 def _end(process, seconds):
-    """Give the exit code and what was printed; a process that does not end takes no test with it."""
+    """Return the exit code and what was printed; a process that does not end takes no test with it."""
     try:
         printed = process.communicate(timeout=seconds)[0]
         return process.returncode, printed
@@ -93,7 +93,7 @@ def _json(path):
 
 
 def _numbers(workdir):
-    """Give everything that a run has measured, but not how long it took."""
+    """Return everything that a run has measured, but not how long it took."""
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     rows.append(_json(workdir / "results.json"))
     return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
@@ -252,7 +252,7 @@ def test_bayes_runs_its_trials_and_finds_them_again(tmp_path):
 
 
 def _started(directory):
-    """Give the process and the directory of every stand-in that was started."""
+    """Return the process and the directory of every stand-in that was started."""
     path = directory / "started"
     return [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
 

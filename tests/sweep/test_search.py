@@ -34,7 +34,7 @@ _SHARES = st.floats(1e-9, 1 - 1e-9)
 
 
 def _sweep(method="grid", run_cap=0, maximize=True, **parameters):
-    """Give a sweep; a parameter is a tuple of values, or a distribution's name and numbers."""
+    """Return a sweep; a parameter is a tuple of values, or a distribution's name and numbers."""
     made = {name: spec if isinstance(spec, Parameter) else Parameter(values=spec) for name, spec in parameters.items()}
     return SweepFile(pathlib.Path("x.yaml"), "main.py", (), method, made, "val/accuracy", maximize, run_cap)
 
@@ -178,7 +178,7 @@ def _distance(values):
 
 
 def _search(trials, maximize=False, fails=lambda i: False, distance=_distance):
-    """Give the points that Bayes proposes where the i-th run fails or has the distance as its result."""
+    """Return the points that Bayes proposes where the i-th run fails or has the distance as its result."""
     proposer = search.Bayes(_sweep("bayes", trials, maximize, **_SPACE))
     points = []
     for i in range(trials):
