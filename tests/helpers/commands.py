@@ -69,7 +69,8 @@ def _execute(program: str, arguments: list[str]) -> int:
             sys.argv = [program, *arguments]
             runpy.run_path(str(ROOT / program), run_name="__main__")
         else:
-            sys.modules.pop(program, None)  # runpy warns of a module that was imported before
+            for name in (program, f"{program}.__main__"):  # runpy warns of a module that was imported before
+                sys.modules.pop(name, None)
             sys.argv = [program, *arguments]
             runpy.run_module(program, run_name="__main__", alter_sys=True)
         code = 0
