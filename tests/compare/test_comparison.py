@@ -17,16 +17,9 @@ from helpers.finished_runs import (
     make_config,
     read_comparison,
     write_arm,
-    write_arms,
     write_run,
 )
 from helpers.tiny import tiny_config
-
-
-@pytest.fixture(scope="module")
-def three_arms(tmp_path_factory):
-    """A directory of runs: external and self-attention with common seeds, no attention with seeds of its own."""
-    return write_arms(tmp_path_factory.mktemp("arms"))
 
 
 def test_groups_are_named_by_the_fields_in_which_runs_differ(three_arms):

@@ -14,14 +14,7 @@ from eanet.compare import table as comparison_table
 from helpers.finished_runs import (
     read_comparison,
     write_arm,
-    write_arms,
 )
-
-
-@pytest.fixture(scope="module")
-def three_arms(tmp_path_factory):
-    """A directory of runs: external and self-attention with common seeds, no attention with seeds of its own."""
-    return write_arms(tmp_path_factory.mktemp("arms"))
 
 
 def test_one_run_an_arm_gives_no_p_value_over_seeds_anywhere(tmp_path, capsys, monkeypatch):

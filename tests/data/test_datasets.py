@@ -146,7 +146,7 @@ def test_classes_and_superclasses_have_their_names(tfds_dir):
 READ = """
 import sys, json, zlib
 from configs import default
-from eanet import data
+from eanet.data import datasets as data
 config = default.get_config().data
 config.dir = sys.argv[1]
 dataset = data.load(config)

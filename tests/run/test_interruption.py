@@ -11,7 +11,7 @@ from helpers import runs
 
 _PROGRAM = """
 import sys, time
-from eanet.interruption import Interruption
+from eanet.run.interruption import Interruption
 with Interruption(may_exit=sys.argv[1] != "in a notebook") as interruption:
     interruption.at_once = sys.argv[1] != "at the end of a call"
     told = False
@@ -70,7 +70,7 @@ def test_a_shells_background_ignores_ctrl_c_and_a_run_does_not(start):
 
 _COMPILED = """
 import jax
-from eanet.interruption import Interruption
+from eanet.run.interruption import Interruption
 with Interruption():
     call = jax.jit(lambda n: jax.lax.fori_loop(0, n, lambda i, x: x + jax.numpy.sin(x * i), 1.0)).lower(1).compile()
     print("listening", flush=True)

@@ -166,7 +166,7 @@ def test_two_of_one_directory_do_not_go_together(record):
 def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     """Though a child of it lives on, as W&B's service does."""
     script = (
-        "import subprocess, sys, time; from eanet.record import Record;"
+        "import subprocess, sys, time; from eanet.run.record import Record;"
         f"record = Record(sys.argv[1]); record.open({_CONFIG}); record.begin({_CONFIG}, 0, 0);"
         "child = subprocess.Popen(['sleep', '60'], close_fds=False); print(child.pid, flush=True); time.sleep(60)"
     )
