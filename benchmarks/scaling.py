@@ -24,7 +24,8 @@ from rich.progress import track
 
 from benchmarks.measurement import counted, machine, write_json
 from eanet import cli
-from eanet.attention.external import ExternalAttention, SelfAttention
+from eanet.attention.external import ExternalAttention
+from eanet.attention.self_attention import SelfAttention
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

@@ -11,9 +11,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("WANDB_SILENT", "true")
 # Toy programs compile in less than the second from which JAX keeps them; many tests share them.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Caches and credentials of the person who runs the tests stay out of them, and safe from them.
-_own = tempfile.TemporaryDirectory(prefix="eanet-tests-")
-os.environ |= {"EANET_CACHE_DIR": f"{_own.name}/cache", "NETRC": f"{_own.name}/no-netrc"}
+# Caches and credentials of the person who runs the tests stay out of them, and safe from them. The workers of
+# pytest-xdist inherit the directory of the process that starts them, so that a program is compiled once for all.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _own = tempfile.TemporaryDirectory(prefix="eanet-tests-")
+    os.environ |= {"EANET_CACHE_DIR": f"{_own.name}/cache", "NETRC": f"{_own.name}/no-netrc"}
 for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
     os.environ.pop(name, None)
 
@@ -53,3 +55,24 @@ def _synthetic_tfds(tmp_path_factory, file_format):
     made = subprocess.run([sys.executable, script, directory, file_format], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr[-2000:]
     return directory
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Import Keras only if its tests may run: it takes seconds in each worker."""
+    if collection_path.name.startswith("test_keras_") and "not parity" in config.option.markexpr:
+        return True
+    return None  # as pytest decides
+
+
+@pytest.fixture(autouse=True)
+def _no_unmarked_process(request, monkeypatch):
+    """A test that starts Python or W&B's client takes seconds: it says so by its marker, system."""
+    if request.node.get_closest_marker("system") is None and request.node.get_closest_marker("slow") is None:
+        start = subprocess.Popen.__init__
+
+        def start_quick(self, args, *rest, **options):
+            program = str(args[0] if isinstance(args, (list, tuple)) else args)
+            assert program != sys.executable and "wandb" not in program, f"{args} without pytest.mark.system"
+            start(self, args, *rest, **options)
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", start_quick)

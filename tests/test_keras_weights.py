@@ -17,7 +17,7 @@ from eanet.errors import UserError
 from eanet.keras_weights import from_keras, to_keras
 from helpers.keras_reference import counterpart, keras_ranks, randomize  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("keras_ranks")
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("keras_ranks")]
 
 SMALL = {"side": 8, "width": 16, "hidden": 24, "heads": 2, "coefficient": 2, "depth": 2, "classes": 5}
 EXTERNAL, SELF = Sizes("external", **SMALL), Sizes("self", **SMALL)

@@ -11,6 +11,8 @@ import pytest
 
 from eanet.attention.external import ExternalAttention
 
+pytestmark = pytest.mark.parity
+
 torch = pytest.importorskip("torch")
 
 BATCH, TOKENS = 2, 12

@@ -12,7 +12,7 @@ import pytest
 from eanet.data import augmentation as augment
 from helpers.keras_reference import keras_ranks  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("keras_ranks")
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("keras_ranks")]
 
 IMAGES = np.random.default_rng(4).normal(size=(3, 32, 32, 3)).astype(np.float32)
 

@@ -1,6 +1,10 @@
 """The smallest run that still has every part: two epochs on digits, the last batch of each ragged."""
 
+import pytest
+
 from configs import digits
+from eanet import train
+from eanet.errors import UserError
 
 
 def tiny_config(**overrides):
@@ -30,3 +34,13 @@ def set_field(config, field, value):
         group = group[part]
     with group.ignore_type():
         group[name] = value
+
+
+def refused(config, workdir):
+    """Return what is said of initial weights that do not fit; nothing may have been written."""
+    with pytest.raises(UserError) as caught:
+        train.train(config, workdir)
+    message = str(caught.value)
+    assert not workdir.exists() and caught.value.exit_code == 2 and "\n" not in message
+    assert message.startswith(f"config.init_from={config.init_from}: ") and "; accepted: a .keras" in message
+    return message

@@ -22,7 +22,7 @@ from eanet.training import step
 from eanet.training.experiment import Experiment
 from helpers.keras_reference import block_outputs, counterpart, keras_ranks, randomize  # noqa: F401
 
-pytestmark = pytest.mark.usefixtures("keras_ranks")
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("keras_ranks")]
 
 DOCUMENT = {attention: Sizes(attention) for attention in ("external", "self")}
 PARAMETERS = {"external": 361_380, "self": 623_268}

@@ -17,6 +17,8 @@ from eanet.training.trainer import Trainer
 from helpers import runs
 from helpers.tiny import tiny_config
 
+pytestmark = pytest.mark.system
+
 _ARGUMENTS = (*runs.TOY, "--config.train.epochs=40")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from helpers import runs
 
+pytestmark = pytest.mark.system
+
 _PROGRAM = """
 import sys, time
 from eanet.run.interruption import Interruption

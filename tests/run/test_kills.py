@@ -7,6 +7,8 @@ import pytest
 
 from helpers import runs
 
+pytestmark = pytest.mark.system
+
 _RUN = (*runs.TOY, "--config.train.epochs=6", "--config.train.steps_per_call=1")
 # Runs main.py until a file is about to get its name, or has just got it.
 _KILLED_AT = """

@@ -11,6 +11,8 @@ import pytest
 
 from helpers.wandb_clients import AGENTS_CHILD, DIGITS, TOY, Clients, registered
 
+pytestmark = pytest.mark.system
+
 
 @pytest.fixture
 def clients(server, tmp_path):

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 _PROGRAM = """
 import json, sys
 import numpy as np
