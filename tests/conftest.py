@@ -22,9 +22,25 @@ for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
 import jax
 import pytest
 
+from eanet import train
+from helpers.tiny import tiny_config
 from helpers.wandb_server import WandbServer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished tiny run, which nobody may change, and its results."""
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, train.train(tiny_config(), workdir)
+
+
+@pytest.fixture(scope="session")
+def three_seeds(tmp_path_factory):
+    """A finished run of the seeds 5 to 7, which nobody may change, and its results."""
+    workdir = tmp_path_factory.mktemp("three")
+    return workdir, train.train(tiny_config(num_seeds=3, seed=5), workdir)
 
 
 @pytest.fixture(scope="session")

@@ -186,6 +186,7 @@ def test_a_size_of_which_no_value_comes_near_is_no_candidate(monkeypatch, capsys
     assert "head_dim=1" not in printed and "\nNo value comes within 10%: head_dim in MMAC\n" in printed
 
 
+@pytest.mark.system
 def test_the_command_line():
     command = [sys.executable, "-m", "eanet.cost", "--config=configs/digits.py", "--config.model.attention=self"]
     done = subprocess.run([*command, "--match=configs/digits.py"], capture_output=True, text=True, timeout=200)

@@ -43,6 +43,7 @@ def _run(*arguments, start=("-m", "eanet.dashboard"), **environment):
     return subprocess.run(command, env=own | environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.system
 @needs_workspaces
 def test_the_dry_run_prints_the_stored_spec_without_a_network():
     """Where the dashboard has changed: python -m eanet.dashboard --dry-run > tests/dashboard.json"""
@@ -123,6 +124,7 @@ def test_a_missing_dependency_says_what_to_install(monkeypatch, capsys, argument
     assert "pip install -e '.[dashboard]'" in capsys.readouterr().err
 
 
+@pytest.mark.system
 @needs_workspaces
 @pytest.mark.parametrize(
     "environment, says",
@@ -187,6 +189,7 @@ def server():
         own.shutdown()
 
 
+@pytest.mark.system
 @needs_workspaces
 def test_what_is_saved_is_what_the_dry_run_prints(tmp_path, server):
     done = _run("--project=p", WANDB_BASE_URL=server.address, HOME=str(tmp_path), **KEY)
@@ -207,6 +210,7 @@ def test_what_is_saved_is_what_the_dry_run_prints(tmp_path, server):
     assert workspace.startswith(f"workspace: {server.address}/someone/p?nw=")
 
 
+@pytest.mark.system
 @needs_workspaces
 def test_an_unknown_entity_is_one_line(tmp_path, server):
     done = _run("--entity=nobody", WANDB_BASE_URL=server.address, HOME=str(tmp_path), **KEY)

@@ -10,15 +10,9 @@ from eanet.training import metrics
 from helpers.tiny import tiny_config
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    return workdir, train.train(tiny_config(), workdir)
-
-
 @pytest.mark.parametrize(("split", "prefix", "examples"), [("test", "test", 360), ("validation", "val", 288)])
-def test_evaluation_repeats_what_the_run_recorded(run, split, prefix, examples):
-    workdir, results = run
+def test_evaluation_repeats_what_the_run_recorded(finished, split, prefix, examples):
+    workdir, results = finished
     result = evaluate.evaluate(workdir, split)
     assert (result["examples"], result["step"]) == (examples, 8)
     for name in metrics.NAMES:
@@ -36,8 +30,8 @@ def test_a_limit_of_evaluation_is_named_in_every_result(tmp_path, capsys, monkey
     assert capsys.readouterr().out.startswith("validation, first 40 images, ")
 
 
-def test_class_accuracies_average_to_the_accuracy(run):
-    workdir, _ = run
+def test_class_accuracies_average_to_the_accuracy(finished):
+    workdir, _ = finished
     result = evaluate.evaluate(workdir, "test")
     assert set(result["accuracy_by_class"]) == set("0123456789")
     correct = sum(

@@ -189,6 +189,7 @@ def test_unreadable_files_are_one_line(tmp_path, monkeypatch):
     fails("large.keras", "pip install h5py")
 
 
+@pytest.mark.system
 def test_neither_keras_nor_h5py_is_imported_before_it_is_needed():
     code = "import sys, eanet.keras_weights; assert not {'keras', 'h5py', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -48,6 +48,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.system
 def test_help_explains_itself():
     done = _main("--help")
     assert done.returncode == 0
@@ -55,6 +56,7 @@ def test_help_explains_itself():
         assert text in done.stdout
 
 
+@pytest.mark.system
 def test_without_data_and_network_the_message_says_what_to_do(tmp_path):
     """The proxy stands for a network that refuses; the limit is the issue's 30 s."""
     done = _main(
@@ -97,6 +99,7 @@ def test_a_run_in_a_sweep_has_a_directory_of_its_own(monkeypatch):
     assert len(names) == 2 and {name.parent for name in names} == {pathlib.Path("runs/sweep1")}
 
 
+@pytest.mark.system
 def test_a_run_from_the_command_line_and_its_evaluation(tmp_path):
     overrides = ["--config.train.epochs=1", "--config.model.depth=1", "--config.wandb.mode=disabled"]
     done = _main(_DIGITS, *overrides, f"--workdir={tmp_path}")
@@ -109,6 +112,7 @@ def test_a_run_from_the_command_line_and_its_evaluation(tmp_path):
     assert f"{json.loads((tmp_path / 'results.json').read_text())['test/accuracy']:.2%}" in done.stdout
 
 
+@pytest.mark.system
 def test_a_signal_from_outside_saves_and_exits_with_its_code(tmp_path):
     """A run long enough to be interrupted: after its first epoch it gets SIGTERM."""
     command = [sys.executable, "-u", "main.py", _DIGITS, "--config.wandb.mode=disabled", f"--workdir={tmp_path}"]

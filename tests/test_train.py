@@ -35,13 +35,6 @@ def _params(workdir, config):
     return jax.tree.leaves(state)
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished run and what it returned."""
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.train(tiny_config(), workdir)
-
-
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_predictions_know_the_superclasses_of_a_data_set_that_has_them(tmp_path, monkeypatch, seeds):
     digits, of = data.load(tiny_config().data), (0, 1) * 5

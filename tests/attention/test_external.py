@@ -1,6 +1,4 @@
-"""Both attentions against loops written from the paper (arXiv 2105.02358, sections 3.2 and 3.3)."""
-
-import functools
+"""External attention against loops written from the paper (arXiv 2105.02358, sections 3.2 and 3.3)."""
 
 import flax.linen as nn
 import jax
@@ -9,41 +7,18 @@ import numpy as np
 import pytest
 
 from eanet.attention.external import ExternalAttention, normalize_map
-from eanet.attention.self_attention import SelfAttention
-
-CHANNELS, TOKENS = 16, 6
-
-
-def dropout_key(seed):
-    """A key of the generator that compiles at once; threefry's rounds take the CPU seconds each."""
-    return {"dropout": jax.random.key(seed, impl="rbg")}
-
-
-def tokens(seed=0, batch=2, count=TOKENS, channels=CHANNELS):
-    return jax.random.normal(jax.random.key(seed), (batch, count, channels))
-
-
-def random_params(module, x, seed=1):
-    """Parameters with random biases: the initial zeros would hide a bias that is forgotten."""
-    params = jax.eval_shape(module.init, jax.random.key(seed), x)["params"]
-    leaves, tree = jax.tree.flatten(params)
-    rng = np.random.default_rng(seed)
-    return tree.unflatten([jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype) for leaf in leaves])
-
-
-@functools.partial(jax.jit, static_argnames=("module", "deterministic"))
-def apply(module, params, x, deterministic=True, rngs=None):
-    """Call the module compiled: op by op, the many small shapes of these tests would compile for minutes."""
-    return module.apply({"params": params}, x, deterministic=deterministic, rngs=rngs)
-
-
-def attention_map(module, params, x):
-    _, state = jax.jit(lambda p, y: module.apply({"params": p}, y, mutable=["intermediates"]))(params, x)
-    return state["intermediates"]["attention_map"][0]
-
-
-def as_numpy(params):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+from helpers.layers import (
+    CHANNELS,
+    TOKENS,
+    apply,
+    as_numpy,
+    attention_map,
+    dropout_key,
+    intermediate_shapes,
+    random_params,
+    shapes,
+    tokens,
+)
 
 
 def loop_normalize(logits, normalization):
@@ -79,22 +54,6 @@ def loop_external(params, x, heads, normalization, tied):
                 concatenated[n, part] = weights[n] @ value + value_bias
         for n in range(x.shape[1]):
             out[b, n] = concatenated[n] @ p["project"]["kernel"] + p["project"]["bias"]
-    return out
-
-
-def loop_self(params, x):
-    """Multi-head self-attention one image, one head and one token at a time."""
-    p, x = as_numpy(params), np.asarray(x, np.float64)
-    _, heads, width = p["query"]["kernel"].shape
-    out = np.zeros_like(x)
-    for b in range(len(x)):
-        for h in range(heads):
-            q, k, v = (x[b] @ p[n]["kernel"][:, h] + p[n]["bias"][h] for n in ("query", "key", "value"))
-            for n in range(x.shape[1]):
-                scores = np.exp([q[n] @ k[m] / np.sqrt(width) for m in range(x.shape[1])])
-                mixed = sum(score / scores.sum() * v[m] for m, score in enumerate(scores))
-                out[b, n] += mixed @ p["out"]["kernel"][h]
-        out[b] += p["out"]["bias"]
     return out
 
 
@@ -139,11 +98,6 @@ def test_normalizations_differ_from_one_another():
 def test_unknown_normalization_is_named_with_the_accepted_ones():
     with pytest.raises(ValueError, match=r"'rows'.*double, tokens, slots"):
         normalize_map(jnp.zeros((1, 2, 1, 3)), "rows")
-
-
-def intermediate_shapes(module, params, x):
-    jaxpr = jax.make_jaxpr(lambda p, y: module.apply({"params": p}, y))(params, x)
-    return {variable.aval.shape for equation in jaxpr.eqns for variable in equation.outvars}
 
 
 @pytest.mark.parametrize(
@@ -228,12 +182,6 @@ def test_bias_of_the_key_memory_is_dead_behind_a_softmax_over_tokens(normalizati
     assert largest < 1e-4 if dead else largest > 0.1
 
 
-def shapes(module, x):
-    params = jax.eval_shape(module.init, jax.random.key(0), x)
-    assert set(params) == {"params"}
-    return {name: {part: leaf.shape for part, leaf in sub.items()} for name, sub in params["params"].items()}
-
-
 def test_parameters_of_external_attention():
     x = jnp.zeros((1, 4, 64))
     assert shapes(ExternalAttention(4, 4), x) == {
@@ -256,132 +204,6 @@ def test_parameters_are_the_same_either_way_of_computing():
     merged, plain = (ExternalAttention(2, merge_linear=merge) for merge in (True, False))
     one, other = (jax.jit(module.init)(jax.random.key(4), x) for module in (merged, plain))
     jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
-def test_parameters_of_self_attention():
-    assert shapes(SelfAttention(4, 32), jnp.zeros((1, 4, 64))) == {
-        **{name: {"kernel": (64, 4, 32), "bias": (4, 32)} for name in ("query", "key", "value")},
-        "out": {"kernel": (4, 32, 64), "bias": (64,)},
-    }
-
-
-@pytest.mark.parametrize("num_heads, head_dim", [(1, 5), (2, 8), (4, 16), (4, 0)])
-def test_self_attention_equals_a_plain_loop(num_heads, head_dim):
-    module = SelfAttention(num_heads, head_dim)
-    x = tokens()
-    params = random_params(module, x)
-    np.testing.assert_allclose(apply(module, params, x), loop_self(params, x), atol=2e-5, rtol=2e-5)
-
-
-def test_head_dim_zero_divides_the_channels_among_the_heads():
-    x = tokens()
-    assert shapes(SelfAttention(4, 0), x) == shapes(SelfAttention(4, CHANNELS // 4), x)
-    assert shapes(SelfAttention(4, 0), x) != shapes(SelfAttention(4, CHANNELS), x)
-
-
-def test_self_attention_map_rows_sum_to_one_over_the_tokens():
-    module = SelfAttention(2, 8)
-    x = tokens()
-    map_BHNM = attention_map(module, random_params(module, x), x)
-    assert map_BHNM.shape == (2, 2, TOKENS, TOKENS)
-    np.testing.assert_allclose(map_BHNM.sum(-1), np.ones((2, 2, TOKENS)), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "module, numbers",
-    [
-        (ExternalAttention(num_heads=3, dim_coefficient=4), ("16", "num_heads=3")),
-        (ExternalAttention(num_heads=4, dim_coefficient=5), ("16", "dim_coefficient=5")),
-        (SelfAttention(num_heads=3, head_dim=0), ("16", "num_heads=3")),
-    ],
-    ids=["heads", "coefficient", "self"],
-)
-def test_sizes_that_do_not_divide_are_named_before_compilation(module, numbers):
-    with pytest.raises(ValueError) as error:
-        jax.eval_shape(module.init, jax.random.key(0), tokens())
-    assert all(number in str(error.value).split() for number in numbers)
-
-
-@pytest.mark.parametrize("module", [ExternalAttention(), SelfAttention()], ids=["external", "self"])
-@pytest.mark.parametrize("shape", [(2, 4, 4, 16), (6, 16), (16,)], ids=str)
-def test_an_input_with_another_number_of_axes_is_refused_with_its_shape(module, shape):
-    with pytest.raises(ValueError) as error:
-        jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-    assert str(error.value) == f"the input has shape {shape}; accepted: [batch, tokens, channels]"
-
-
-def test_sizes_need_not_divide_where_nothing_is_divided():
-    x = tokens()
-    assert apply(SelfAttention(3, 4), random_params(SelfAttention(3, 4), x), x).shape == x.shape
-    given = ExternalAttention(4, 5, memory_size=6)
-    assert apply(given, random_params(given, x), x).shape == x.shape
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        ExternalAttention(2, dtype=jnp.bfloat16, merge_linear=True),
-        ExternalAttention(2, dtype=jnp.bfloat16, merge_linear=False),
-        SelfAttention(2, 8, dtype=jnp.bfloat16),
-    ],
-    ids=["merged", "plain", "self"],
-)
-def test_bfloat16_is_of_activations_only(module):
-    x = tokens()
-    params = random_params(module, x)
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    out = apply(module, params, x)
-    exact = apply(module.clone(dtype=jnp.float32), params, x)
-    assert out.dtype == jnp.bfloat16 and exact.dtype == jnp.float32
-    assert attention_map(module, params, x).dtype == jnp.float32
-    difference = np.abs(np.asarray(out, np.float32) - exact)
-    assert 0 < difference.max() < 0.05 * np.abs(exact).max()
-
-
-@pytest.mark.parametrize("module", [ExternalAttention(2), SelfAttention(2, 8)], ids=["external", "self"])
-def test_attention_map_comes_only_on_request(module):
-    x = tokens()
-    params = random_params(module, x)
-    plain = apply(module, params, x)
-    assert isinstance(plain, jax.Array)
-    out, state = jax.jit(lambda p, y: module.apply({"params": p}, y, mutable=["intermediates"]))(params, x)
-    assert set(state) == {"intermediates"} and set(state["intermediates"]) == {"attention_map"}
-    np.testing.assert_array_equal(out, plain)
-
-
-@pytest.mark.parametrize("make", [ExternalAttention, SelfAttention])
-@pytest.mark.parametrize("which", ["attention_dropout", "projection_dropout"])
-def test_each_dropout_acts_in_training_only(make, which):
-    module = make(2, **{which: 0.5})
-    x = tokens()
-    params = random_params(module, x)
-    one, other = (apply(module, params, x, deterministic=False, rngs=dropout_key(i)) for i in (0, 1))
-    assert np.abs(np.asarray(one - other)).max() > 0.01
-    np.testing.assert_array_equal(apply(module, params, x), apply(make(2), params, x))
-    # Dropout of the output zeroes entries; dropout of the map leaves none at exactly 0.
-    assert (np.mean(np.asarray(one) == 0) > 0.2) == (which == "projection_dropout")
-
-
-def limit(kernel, expected):
-    largest, deviation = np.abs(kernel).max(), np.std(kernel)
-    assert largest <= expected
-    assert largest > 0.97 * expected
-    assert deviation == pytest.approx(expected / np.sqrt(3), rel=0.1)
-
-
-def test_initialisers_are_those_of_keras():
-    x = jnp.zeros((1, 4, 64))
-    external = jax.jit(ExternalAttention(4, 4).init)(jax.random.key(0), x)["params"]
-    limit(external["expand"]["kernel"], np.sqrt(6 / (64 + 256)))
-    limit(external["project"]["kernel"], np.sqrt(6 / (64 + 256)))
-    limit(external["memory_key"]["kernel"], np.sqrt(6 / 32))
-    limit(external["memory_value"]["kernel"], np.sqrt(6 / 32))
-    attention = jax.jit(SelfAttention(4, 64).init)(jax.random.key(0), x)["params"]
-    for name in ("query", "key", "value"):
-        limit(attention[name]["kernel"], 0.0371307)  # of the 3-D kernel; the flat one's would be 0.1369
-    limit(attention["out"]["kernel"], 0.1082532)
-    for name, sub in (external | attention).items():
-        assert not np.any(sub["bias"]), name
 
 
 def test_memories_of_somebody_else_are_used():

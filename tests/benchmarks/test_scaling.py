@@ -54,6 +54,7 @@ def test_the_crossing_is_found_between_measurements(theirs, expected):
     assert scaling.crossing(rows, "self", "gradient") == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.system
 def test_scaling_runs_draws_and_leaves_out_what_does_not_fit(tmp_path):
     command = [sys.executable, "-m", "benchmarks.scaling", "--tokens=16,64,256", "--repetitions=2", "--seconds=0.001"]
     command += [f"--out={tmp_path / 'scaling'}", "--gib=0.001"]
@@ -68,6 +69,7 @@ def test_scaling_runs_draws_and_leaves_out_what_does_not_fit(tmp_path):
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.system
 def test_seeds_in_one_program_beside_processes(tmp_path):
     out = tmp_path / "seeds.json"
     command = [sys.executable, "-m", "benchmarks.seeds", "--toy", "--seeds=1,2", "--batch=16", "--repetitions=2"]
@@ -84,6 +86,7 @@ def test_seeds_in_one_program_beside_processes(tmp_path):
     assert "| 2 |" in done.stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "program, flag", [("seeds", "--seeds=1,x"), ("seeds", "--seeds=0"), ("scaling", "--tokens=1.5")]
 )
@@ -106,6 +109,7 @@ def test_one_repetition_is_not_called_several(program, repetitions, said, tmp_pa
     assert re.search(rf"{said}\b", printed) and ("of 1 batch." in printed) == (program == "throughput")
 
 
+@pytest.mark.system
 def test_what_a_checkpoint_costs(tmp_path):
     config = ["--config=configs/digits.py", "--steps=1", "--repetitions=2", f"--out={tmp_path / 'checkpoints.json'}"]
     command = [sys.executable, "-m", "benchmarks.checkpoints", *config]
@@ -117,6 +121,7 @@ def test_what_a_checkpoint_costs(tmp_path):
     assert "A checkpoint adds " in done.stdout and "Of an epoch of 40,000 images" in done.stdout
 
 
+@pytest.mark.system
 def test_variants_of_a_configuration_side_by_side(tmp_path):
     small = "model.dim=16 model.depth=1 model.patch_size=8 train.batch_size=16"
     command = [sys.executable, "-m", "benchmarks.variants", small, f"{small} num_seeds=2", "--repetitions=2"]

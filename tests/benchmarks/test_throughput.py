@@ -10,6 +10,7 @@ from benchmarks import throughput
 from benchmarks.sizes import Sizes
 
 
+@pytest.mark.system
 def test_two_contenders_side_by_side(tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks.throughput", "--toy", "--batch=16", "--repetitions=3", "--augmented"]

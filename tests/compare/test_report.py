@@ -88,6 +88,7 @@ def _column(table, title):
     return table.locator(f"tbody tr td:nth-child({titles.index(title) + 1})").all_inner_texts()
 
 
+@pytest.mark.system
 def test_the_report_renders_by_itself(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
     assert page.title() == "Comparison: 4 arms, 10 runs on cifar100"
@@ -113,6 +114,7 @@ def test_the_report_renders_by_itself(ablation, open_page):
     assert len(loaded) == 9 and all(link.startswith("data:") for link in loaded)  # four pictures twice, and the icon
 
 
+@pytest.mark.system
 def test_all_columns_fit_a_window_of_1300_pixels(ablation, tmp_path, open_page):
     write_arm(tmp_path / "runs", "eanet", {0: 0.01, 1: 0.03})  # whose interval is cut, and takes more room
     write_arm(tmp_path / "runs", "vit", {0: 0.4, 1: 0.43})
@@ -124,6 +126,7 @@ def test_all_columns_fit_a_window_of_1300_pixels(ablation, tmp_path, open_page):
         assert page.locator("table.sortable").first.locator("th").last.inner_text().startswith("seconds")
 
 
+@pytest.mark.system
 def test_runs_are_linked_to_their_directories(tmp_path, browser):
     """The link is relative, so that runs and report can be moved together; a name may hold anything but a slash."""
     names = ["plain", "100% #1?x=&y", "javascript:alert(1)", "ä b", os.fsdecode(b"\xff"), _HOSTILE.replace("/", "")]
@@ -147,6 +150,7 @@ def test_runs_are_linked_to_their_directories(tmp_path, browser):
     page.close()
 
 
+@pytest.mark.system
 def test_a_click_sorts_by_number(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
     table = page.locator("table.sortable").first
@@ -169,6 +173,7 @@ def test_a_click_sorts_by_number(ablation, open_page):
     assert shown == sorted(shown, reverse=True) and shown[-1] == 9.0
 
 
+@pytest.mark.system
 def test_heads_sort_by_number_and_the_keyboard_sorts_too(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
     table = page.locator("table.sortable").first
@@ -182,6 +187,7 @@ def test_heads_sort_by_number_and_the_keyboard_sorts_too(ablation, open_page):
         assert _column(table, "arm") == names[::order]
 
 
+@pytest.mark.system
 def test_what_is_not_known_stays_last(ablation, open_page):
     page = open_page(ablation / "out" / "report.html")
     table = page.locator("table.sortable").nth(1)
@@ -193,6 +199,7 @@ def test_what_is_not_known_stays_last(ablation, open_page):
             assert last == "–" and numbers == sorted(numbers)[::order]
 
 
+@pytest.mark.system
 def test_the_report_is_light_or_dark_as_the_reader_wants(ablation, open_page):
     looks = []
     for scheme in ("light", "dark"):
@@ -208,6 +215,7 @@ def test_the_report_is_light_or_dark_as_the_reader_wants(ablation, open_page):
     assert all(one != other for one, other in zip(*looks, strict=True)) and len(looks[0]) == 5
 
 
+@pytest.mark.system
 def test_a_phone_does_not_scroll_sideways(tmp_path, open_page):
     """Also with names that have no place to break."""
     write_arm(tmp_path / "runs", "eanet", {0: 0.4, 1: 0.41})
@@ -221,6 +229,7 @@ def test_a_phone_does_not_scroll_sideways(tmp_path, open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.system
 def test_what_comes_from_runs_stays_text(tmp_path, open_page):
     names = [f"{_SCRIPT}{i}" for i in range(9)] + [_HOSTILE]
     for arm in ("eanet", "vit"):
@@ -288,6 +297,7 @@ def test_runs_of_other_code_or_devices_are_noted(tmp_path):
     assert "commit" in notes and "devices" in notes
 
 
+@pytest.mark.system
 def test_the_same_comparison_gives_the_same_bytes(ablation):
     again = ablation / "again"
     command = [sys.executable, "-m", "eanet.compare", str(ablation / "runs"), f"--out={again}"]

@@ -87,6 +87,7 @@ def test_markdown_has_the_cells_of_the_tables(three_arms):
     )  # t(0.975; 2) / √3 · 1 point
 
 
+@pytest.mark.system
 def test_the_command_prints_the_table_and_writes_the_files(three_arms, tmp_path):
     def command(out):
         line = [sys.executable, "-m", "eanet.compare", str(three_arms), "--baseline=model.attention=self"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import digits
+from configs import default, digits
 from eanet import train
 from eanet.errors import UserError
 
@@ -44,3 +44,15 @@ def refused(config, workdir):
     assert not workdir.exists() and caught.value.exit_code == 2 and "\n" not in message
     assert message.startswith(f"config.init_from={config.init_from}: ") and "; accepted: a .keras" in message
     return message
+
+
+def data_settings(directory="", **fields):
+    """Return the default data settings, CIFAR-100, with a TFDS directory and other fields."""
+    config = default.get_config().data
+    config.update({"dir": str(directory)} | fields)
+    return config
+
+
+def fail(*args, **kwargs):
+    """Stand in for what must not be called."""
+    raise AssertionError("this must not be called")

@@ -26,19 +26,15 @@ from helpers.runs import rows
 from helpers.tiny import refused, tiny_config
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
+@pytest.fixture
+def source(finished):
     """A finished run of one network, and its rows."""
-    workdir = tmp_path_factory.mktemp("source")
-    train.train(tiny_config(), workdir)
-    return workdir, rows(workdir)
+    return finished[0], rows(finished[0])
 
 
 def test_training_sees_the_same_through_another_normalisation():
-    images, key = (
-        np.random.default_rng(0).integers((0, 40, 100), (120, 200, 256), (6, 8, 8, 3), dtype=np.uint8),
-        jax.random.key(0),
-    )
+    random, key = np.random.default_rng(0), jax.random.key(0)
+    images = random.integers((0, 40, 100), (120, 200, 256), (6, 8, 8, 3), dtype=np.uint8)
     strengths = {"flip": True, "rotation": 0.1, "contrast": 0.3, "zoom": 0.2}
     before = (100.0, 60.0, 150.0), (20.0, 70.0, 5.0)
     after = (60.0, 120.0, 178.0), (35.0, 46.0, 45.0)

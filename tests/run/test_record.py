@@ -163,6 +163,7 @@ def test_two_of_one_directory_do_not_go_together(record):
     second.close()
 
 
+@pytest.mark.system
 def test_the_lock_of_a_killed_process_is_gone(tmp_path):
     """Though a child of it lives on, as W&B's service does."""
     script = (

@@ -75,6 +75,7 @@ def test_online_without_an_account_fails_loudly(tmp_path):
     assert stop.value.exit_code == 1
 
 
+@pytest.mark.system
 def test_auto_with_a_key_but_no_server_goes_on_offline(tmp_path):
     """In a process of its own, against a closed port: within seconds, not W&B's 100."""
     program = (
@@ -92,6 +93,7 @@ def test_auto_with_a_key_but_no_server_goes_on_offline(tmp_path):
     assert "warning: W&B: TimeoutError: no answer from http://127.0.0.1:9; logging offline" in done.stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("mode", ["disabled", "offline"])
 def test_disabled_does_not_even_import_wandb(tmp_path, mode):
     program = (

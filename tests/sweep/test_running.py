@@ -132,6 +132,7 @@ def swept(tmp_path_factory):
     return directory, _sweep(directory, "--", "--config.train.epochs=1")
 
 
+@pytest.mark.system
 def test_a_failing_point_is_told_with_its_last_lines_and_the_others_finish(swept):
     directory, (code, printed) = swept
     assert code == 1
@@ -145,6 +146,7 @@ def test_a_failing_point_is_told_with_its_last_lines_and_the_others_finish(swept
     assert f"toy: 1 of 2 done, 1 failed, best val/accuracy_best {accuracy:.2%} ({good.name})" in printed
 
 
+@pytest.mark.system
 def test_what_stands_after_the_dashes_reaches_the_runs(swept):
     workdir = _workdirs(swept[0])[0]
     config = _json(workdir / "config.json")
@@ -153,6 +155,7 @@ def test_what_stands_after_the_dashes_reaches_the_runs(swept):
     assert f"--workdir=runs/toy/{workdir.name}" in _json(workdir / "environment.json")["command"]
 
 
+@pytest.mark.system
 def test_a_finished_point_is_left_alone_and_a_failed_one_tried_again(swept):
     good, bad = _workdirs(swept[0])
     before, tries = _times(good), (bad / "output.log").read_text().count("error:")
@@ -162,6 +165,7 @@ def test_a_finished_point_is_left_alone_and_a_failed_one_tried_again(swept):
     assert (bad / "output.log").read_text().count("error:") == tries + 1
 
 
+@pytest.mark.system
 def test_a_dry_run_prints_every_command_with_its_state_and_starts_nothing(swept, monkeypatch, capsys):
     directory, before, extra = swept[0], _times(swept[0]), ("--", "--config.train.epochs=1")
     assert _main(monkeypatch, directory, "--dry-run", *extra) == 0
@@ -215,6 +219,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(arguments, says, monkeypat
     assert not printed.out and [path.name for path in tmp_path.iterdir()] == ["toy.yaml"]
 
 
+@pytest.mark.system
 def test_an_interrupted_sweep_goes_on_to_the_same_numbers(signals, tmp_path):
     """The run saves and ends, the waiting one is not started; the reference has both at the same time."""
     extra = ("--", "--config.train.epochs=120")
@@ -240,6 +245,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(signals, tmp_path):
         assert ours.name == theirs.name and _numbers(ours) == _numbers(theirs)
 
 
+@pytest.mark.system
 def test_bayes_runs_its_trials_and_finds_them_again(tmp_path):
     seeds = {"config.seed": {"distribution": "int_uniform", "min": 1, "max": 1000}}
     _write(tmp_path, seeds, method="bayes", run_cap=2, flags=(*_TOY, "--config.train.epochs=1"))
@@ -257,6 +263,7 @@ def _started(directory):
     return [line.split(" ", 1) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_so_many_run_at_a_time(jobs, monkeypatch, tmp_path, capsys):
     """One had all its rows before, but no results, as where Ctrl-C hits the test: it is not done yet."""
@@ -274,6 +281,7 @@ def test_so_many_run_at_a_time(jobs, monkeypatch, tmp_path, capsys):
     assert len(spans) == 4 and max(sum(b <= at < e for b, e in spans) for at, _ in spans) == jobs
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_point_that_comes_twice_is_run_once(method, tmp_path):
     _stand_in(tmp_path, {"config.seed": {"values": [0, 1]}}, method=method, run_cap=7)
@@ -282,6 +290,7 @@ def test_a_point_that_comes_twice_is_run_once(method, tmp_path):
     assert f"toy: {'2 of 2' if method == 'random' else '7 of 7'} done" in printed
 
 
+@pytest.mark.system
 def test_the_last_lines_of_a_failure_are_shown_and_bayes_goes_on(tmp_path):
     parameters = {"config.train.batch_size": {"values": [500, 32]}, "config.seed": {"value": 4}}
     _stand_in(tmp_path, parameters, method="bayes", run_cap=4, flags=())
@@ -290,6 +299,7 @@ def test_the_last_lines_of_a_failure_are_shown_and_bayes_goes_on(tmp_path):
     assert "line 14" not in printed and "best val/accuracy_best 50.00%" in printed
 
 
+@pytest.mark.system
 def test_a_proposal_that_the_configuration_refuses_is_a_failed_point(tmp_path):
     parameters = {"config.model.num_heads": {"values": [3, 4]}, "config.seed": {"values": [1, 2]}}
     _stand_in(tmp_path, parameters, method="bayes", run_cap=6, flags=())
@@ -298,6 +308,7 @@ def test_a_proposal_that_the_configuration_refuses_is_a_failed_point(tmp_path):
     assert re.search(r"toy: [1-5] of 6 done, [1-5] failed, best", printed)
 
 
+@pytest.mark.system
 def test_a_command_that_cannot_be_started_is_a_failed_point(tmp_path):
     command = ["no-such-python", "${program}", f"--config={_ROOT}/configs/digits.py", "${args}"]
     _stand_in(tmp_path, {"config.seed": {"values": [0, 1]}}, command=command)
@@ -306,6 +317,7 @@ def test_a_command_that_cannot_be_started_is_a_failed_point(tmp_path):
     assert "Traceback" not in printed
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_no_child_outlives_its_sweep(number, signals, tmp_path):
     _stand_in(tmp_path, {"config.seed": {"values": [0, 1, 2]}})

@@ -1,6 +1,5 @@
 """Many networks in one program: each computes what it would alone, and the record holds all of them."""
 
-import json
 import re
 import shutil
 
@@ -13,19 +12,14 @@ from eanet.compare import finished_run
 from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.errors import UserError
-from eanet.run import curves
-from eanet.run.rows import combine, describe_results, glance, rows_of
+from eanet.run.rows import rows_of
 from eanet.training import members, metrics, sharding
 from eanet.training.members import Member
 from eanet.training.trainer import Trainer
+from helpers.runs import rows
 from helpers.tiny import tiny_config
 
 GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__label_smoothing": (0.0, 0.3)}
-
-
-def _rows(workdir):
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
 
 
 def _bits(config, num_steps=4):
@@ -41,13 +35,6 @@ def _bits(config, num_steps=4):
         member.name: (b"".join(np.asarray(leaf[i]).tobytes() for leaf in leaves), losses[i].tobytes())
         for i, member in enumerate(trainer.members)
     }
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory):
-    """A finished run of three seeds and its results."""
-    workdir = tmp_path_factory.mktemp("three")
-    return workdir, train.train(tiny_config(num_seeds=3, seed=5), workdir)
 
 
 def test_members_are_seeds_times_a_grid():
@@ -123,9 +110,9 @@ def test_a_call_of_many_steps_moves_nothing_between_host_and_device():
         trainer.train(state, dataset.train.images, arrays[1], 4)
 
 
-def test_rows_hold_means_intervals_and_every_seed(three):
-    workdir, _ = three
-    for row in _rows(workdir):
+def test_rows_hold_means_intervals_and_every_seed(three_seeds):
+    workdir, _ = three_seeds
+    for row in rows(workdir):
         for metric in ("train/loss", "val/accuracy", "val/accuracy_best"):
             values = [row[f"seed_{seed}/{metric}"] for seed in (5, 6, 7)]
             mean, deviation = np.mean(values), np.std(values, ddof=1)
@@ -137,33 +124,20 @@ def test_rows_hold_means_intervals_and_every_seed(three):
         assert row["train/learning_rate"] == pytest.approx(row["seed_6/train/learning_rate"])
 
 
-def test_accuracies_have_no_interval_beyond_0_and_1():
-    """The t interval of 1% and 3% begins below 0; that of a loss may."""
-    two = [Member(0), Member(1)]
-    names = ("test/loss", "test/accuracy", "test/top5_accuracy", "val/accuracy_best")
-    row = combine(two, {one: dict.fromkeys(names, value) for one, value in zip(two, (0.01, 0.03), strict=True)})
-    assert row["test/loss_low"] < 0
-    for name in names[1:]:
-        assert row[f"{name}_low"] == 0 and row[f"{name}_high"] == pytest.approx(0.02 + 12.7062 * 0.01, rel=1e-4)
-    assert "accuracy 2.00% (0.00% to 14.71%, 95%, n = 2)" in describe_results(two, row)
-    older = row | {"test/accuracy_low": -0.1, "test/accuracy_high": 1.2}  # as once recorded
-    assert "accuracy 2.00% (0.00% to 100.00%, 95%, n = 2)" in describe_results(two, older)
-
-
-def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three, tmp_path):
-    workdir, results = three
+def test_rows_and_results_of_a_seed_are_those_of_a_run_alone(three_seeds, tmp_path):
+    workdir, results = three_seeds
     alone = train.train(tiny_config(seed=6), tmp_path / "alone")
     trainer = [Member(seed) for seed in (5, 6, 7)]
-    assert rows_of(_rows(workdir), trainer, Member(6)) == _rows(tmp_path / "alone")
+    assert rows_of(rows(workdir), trainer, Member(6)) == rows(tmp_path / "alone")
     entry = results["members"][1]
     assert entry.pop("seed") == 6 and entry == {name: alone[name] for name in entry}
     assert {"test/loss", "test/accuracy", "val/accuracy_best"} <= entry.keys()
     assert results["test/accuracy"] == pytest.approx(np.mean([one["test/accuracy"] for one in results["members"]]))
 
 
-def test_a_group_is_compared_as_its_seeds(three, tmp_path):
+def test_a_group_is_compared_as_its_seeds(three_seeds, tmp_path):
     """And counts no seed twice where it was run alone too."""
-    workdir, results = three
+    workdir, results = three_seeds
     shutil.copytree(workdir, tmp_path / "trainer")
     train.train(tiny_config(seed=6), tmp_path / "alone")
     runs, notes = finished_run.find_runs([tmp_path])
@@ -177,8 +151,8 @@ def test_a_group_is_compared_as_its_seeds(three, tmp_path):
     assert again.results["images_per_second"] == results["images_per_second"]
 
 
-def test_evaluation_covers_every_seed(three, capsys):
-    workdir, results = three
+def test_evaluation_covers_every_seed(three_seeds, capsys):
+    workdir, results = three_seeds
     result = evaluate.evaluate(workdir, "test")
     for name in metrics.NAMES:
         assert result[name] == pytest.approx(results[f"test/{name}"])
@@ -189,8 +163,8 @@ def test_evaluation_covers_every_seed(three, capsys):
     assert "95%" in capsys.readouterr().out
 
 
-def test_an_interrupted_group_goes_on_to_the_same_bits(three, tmp_path, monkeypatch):
-    workdir, _ = three
+def test_an_interrupted_group_goes_on_to_the_same_bits(three_seeds, tmp_path, monkeypatch):
+    workdir, _ = three_seeds
     save = train.Run._save
 
     def crash(self, position):
@@ -203,7 +177,7 @@ def test_an_interrupted_group_goes_on_to_the_same_bits(three, tmp_path, monkeypa
         patch.setattr(train.Run, "_save", crash)
         train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
     train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
-    assert _rows(tmp_path / "run") == _rows(workdir)
+    assert rows(tmp_path / "run") == rows(workdir)
     ours, theirs = (np.load(path / "predictions.npz") for path in (tmp_path / "run", workdir))
     assert ours["loss"].shape == (3, 360)
     np.testing.assert_array_equal(ours["loss"], theirs["loss"])
@@ -228,13 +202,13 @@ def breaking(monkeypatch):
     return arrange
 
 
-def test_a_seed_that_diverges_is_marked_and_the_others_go_on(three, tmp_path, breaking, capsys):
+def test_a_seed_that_diverges_is_marked_and_the_others_go_on(three_seeds, tmp_path, breaking, capsys):
     breaking(1)
     results = train.train(tiny_config(num_seeds=3, seed=5), tmp_path / "run")
     assert "seed_6: loss or gradient is not finite at step 0 " in capsys.readouterr().out
     assert results["members"][1] == {"seed": 6, "diverged_at_step": 0}
-    healthy, rows = _rows(three[0]), _rows(tmp_path / "run")
-    for row, other in zip(rows, healthy, strict=True):
+    healthy, broken = rows(three_seeds[0]), rows(tmp_path / "run")
+    for row, other in zip(broken, healthy, strict=True):
         assert row["num_seeds"] == 2 and not any(name.startswith("seed_6/") for name in row)
         for seed in (5, 7):
             assert row[f"seed_{seed}/val/loss"] == other[f"seed_{seed}/val/loss"]
@@ -264,23 +238,6 @@ def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):
     assert stop.value.exit_code == 1 and not (tmp_path / "run" / "results.json").exists()
 
 
-def test_at_a_glance_seeds_are_averaged_and_points_of_a_grid_are_not():
-    def numbers(trainer, **more):
-        return {one: {"train/loss": 1.0 + i} | {name: values[i] for name, values in more.items()} for i, one in trainer}
-
-    grid = [Member(seed, (("learning_rate", rate),)) for rate in (0.1, 0.2) for seed in (5, 6)]
-    both = list(enumerate(grid))
-    assert glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
-    whose, means = glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
-    assert whose == "best of 2, learning_rate=0.2, mean of 2"
-    assert means == {"train/loss": 3.5, "val/accuracy": 0.5}
-    assert glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
-    assert glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
-    seeds = [Member(5), Member(6)]
-    assert glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
-    assert glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
-
-
 def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
     config = tiny_config(**(GRID | {"train__epochs": 1}))
     results = train.train(config, tmp_path / "run")
@@ -294,29 +251,6 @@ def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
     assert len(runs) == 8 and {run.fields["train.label_smoothing"] for run in runs} == {0.0, 0.3}
     train.train(config, tmp_path / "run")
     assert "finished" in capsys.readouterr().out
-
-
-def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three, tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(curves.plt, "close", drawn.append)
-    grid = [Member(0, (("learning_rate", rate),)) for rate in (0.1, 0.2)]
-    rows = [{"epoch": 1.0} | {f"{one.point}/val/{name}": 0.5 for name in ("loss", "accuracy")} for one in grid]
-    curves.draw(_rows(three[0]), tmp_path / "a.png", "seeds", 10, [Member(5), Member(6), Member(7)])
-    curves.draw(rows, tmp_path / "b.png", "grid", 10, grid)
-    two = [Member(0), Member(1)]
-    numbers = [
-        {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5)
-    ]
-    rows = [{"epoch": epoch} | combine(two, dict(zip(two, numbers, strict=True))) for epoch in (1.0, 2.0)]
-    curves.draw(rows, tmp_path / "c.png", "two", 10, two)
-    seeds, points, pair = (figure.axes for figure in drawn)
-    assert seeds[0].get_xlabel() == "epoch (bands: 95% intervals over the seeds)"
-    assert points[0].get_xlabel() == "epoch" and pair[0].get_xlabel() == "epoch (bands: the range of the two seeds)"
-    for axis, bands in zip(pair, (2, 4), strict=True):  # a t interval would be 12.7 times as wide
-        ends = [band.get_paths()[0].vertices[:, 1] for band in axis.collections]
-        assert [(some.min(), some.max()) for some in ends] == [(0.4, 0.5)] * bands
-    assert len(seeds[0].collections) == 2 and len(seeds[1].collections) == 4  # bands
-    assert [line.get_label() for line in points[0].lines][:2] == ["learning_rate=0.1", "learning_rate=0.2"]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def _assert_close(ours, theirs, arguments):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("seeds", "lost"), [(1, 1), (2, 0)])
 def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path, seeds, lost):
     """One seed is split over the processes by its batch; two seeds have a process each."""
@@ -104,6 +105,7 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
     _assert_close(workdir, tmp_path / "one", arguments)
 
 
+@pytest.mark.system
 def test_a_fault_in_one_process_ends_the_other(tmp_path):
     group = _start_two(*_RUN, f"--workdir={tmp_path / 'run'}", programs=(("main.py",), ("-c", _FAULTY)))
     assert runs.wait_until(lambda: (tmp_path / "run" / "environment.json").exists(), group[0])
@@ -130,6 +132,7 @@ def test_an_incomplete_description_is_one_line(monkeypatch, environment, says):
         processes.join()
 
 
+@pytest.mark.system
 def test_no_cluster_where_one_is_looked_for_is_one_line(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "auto")
     with pytest.raises(UserError, match="the processes of this run do not find one another") as stop:

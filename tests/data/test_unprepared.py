@@ -1,0 +1,155 @@
+"""Data sets that are not prepared: no network, unknown names, and what the metadata rule out."""
+
+import json
+import os
+import pathlib
+import threading
+import time
+import types
+
+import numpy as np
+import pytest
+import requests
+
+from eanet.data import datasets as data
+from eanet.errors import UserError
+from helpers.tiny import data_settings, fail
+
+
+def assert_says_all(error, directory):
+    """Name the data set, the directory and both ways out; the cause is each test's own."""
+    text = str(error.value)
+    for part in ("cifar100", str(directory), "--config.data.dir=", "configs/digits.py"):
+        assert part in text
+    assert error.value.exit_code == 1
+    return text
+
+
+def test_no_network_ends_soon_with_one_message_and_both_ways_out(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise requests.ConnectionError("the cable is out")
+
+    monkeypatch.setattr(requests, "get", refuse)
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path / "none"))
+    assert time.monotonic() - start < 30
+    assert "ConnectionError" in assert_says_all(error, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_network_that_never_answers_is_given_up(tmp_path, monkeypatch):
+    assert data._PROBE_SECONDS < 25  # the whole program has 30
+    release = threading.Event()
+
+    def hang(*args, **kwargs):
+        release.wait(60)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", hang)
+    monkeypatch.setattr(data, "_PROBE_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path))
+    release.set()
+    assert time.monotonic() - start < 10
+    assert "no answer" in assert_says_all(error, tmp_path)
+
+
+def test_source_that_is_gone_is_a_cause_too(tmp_path, monkeypatch):
+    def gone(*args, **kwargs):
+        response = requests.Response()
+        response.status_code, response.reason, response.raw = 404, "Not Found", open(os.devnull, "rb")
+        return response
+
+    monkeypatch.setattr(requests, "get", gone)
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path))
+    assert "404 Not Found" in assert_says_all(error, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no_such_set", "two words", "cifar100/no_such_config", ".."])
+def test_unknown_name_is_refused_with_what_is_accepted(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(requests, "get", fail)  # nothing is looked for on the network
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path, name=name))
+    assert f"config.data.name={name}" in str(error.value) and "digits" in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_unknown_version_is_refused_like_an_unknown_name(tmp_path):
+    with pytest.raises(UserError, match=r"config\.data\.name=cifar100:9\.9\.9"):
+        data.load(data_settings(tmp_path, name="cifar100:9.9.9"))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("cifa10", "did you mean cifar10 or "),
+        ("CIFAR100", "did you mean cifar100 or "),
+        ("digit", "did you mean digits?"),
+        ("svhn", "did you mean svhn_cropped?"),
+        ("emnist/leters", "did you mean emnist/letters or "),
+        ("emnist/letters:9.9.9", "only: "),
+        ("no_such_set", "no such data set;"),
+    ],
+)
+def test_the_nearest_names_are_said_and_not_all_of_them(tmp_path, monkeypatch, name, near):
+    from tensorflow_datasets.core import community
+
+    monkeypatch.setattr(community, "community_register", fail)  # a look at the network that takes seconds
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path, name=name))
+    assert near in str(error.value) and len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"image": (None, None, 3)}, "images have different sizes; accepted: sets with one fixed, square size"),
+        ({"image": (8, 9, 3)}, "images are (8, 9, 3); accepted: sets with one fixed, square size"),
+        ({"image": None}, "no feature 'image'; accepted: image classification sets"),
+        ({"label": None}, "no feature 'label'; accepted: image classification sets"),
+        ({"label": "number"}, "its label is no class; accepted: image classification sets"),
+        ({"splits": ["train", "validation"]}, "no split 'test', only train, validation; accepted: sets with both"),
+    ],
+    ids=str,
+)
+def test_what_the_metadata_rule_out_is_refused_before_anything_is_downloaded(tmp_path, monkeypatch, changes, says):
+    import tensorflow_datasets as tfds
+
+    shape, label = changes.get("image", (8, 8, 3)), tfds.features.ClassLabel(num_classes=2)
+    features = {"image": shape and tfds.features.Image(shape=shape), "label": changes.get("label", label)}
+    features["label"] = tfds.features.Scalar(np.int64) if features["label"] == "number" else features["label"]
+    info = types.SimpleNamespace(
+        features=tfds.features.FeaturesDict({name: feature for name, feature in features.items() if feature}),
+        splits=changes.get("splits", []),
+    )
+    builder = types.SimpleNamespace(data_path=tmp_path / "none", info=info, download_and_prepare=fail)
+    monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
+    monkeypatch.setattr(data, "_unreachable", fail)
+    monkeypatch.setattr(data, "_import_tensorflow", fail)
+    with pytest.raises(UserError) as error:
+        data.load(data_settings(tmp_path, name="mnist"))
+    assert str(error.value) == f"config.data.name=mnist: {says}" and error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["imagenette", "oxford_flowers102"])
+def test_published_sets_of_varying_sizes_are_refused_before_their_download(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(data, "_unreachable", fail)
+    with pytest.raises(UserError, match="images have different sizes"):
+        data.load(data_settings(tmp_path, name=name))
+
+
+def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(tmp_path, monkeypatch):
+    """TFDS puts a set that has configurations a directory deeper."""
+    import tensorflow_datasets as tfds
+
+    prepared = pathlib.Path(tfds.builder("emnist", data_dir=str(tmp_path)).data_path)
+    assert prepared.parent.parent.name == "emnist"
+    prepared.mkdir(parents=True)
+    (prepared / "dataset_info.json").write_text(json.dumps({"name": "emnist", "version": prepared.name}))
+    monkeypatch.setattr(requests, "get", fail)
+    monkeypatch.setattr(data, "_decode", lambda directory, name: ({}, {"found": str(directory)}))
+    _, meta = data._tfds("emnist", str(tmp_path))
+    assert meta["found"] == str(prepared)

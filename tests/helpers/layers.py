@@ -1,0 +1,60 @@
+"""A layer alone: its input, random parameters, and what it gives."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+CHANNELS, TOKENS = 16, 6
+
+
+def dropout_key(seed):
+    """A key of the generator that compiles at once; threefry's rounds take the CPU seconds each."""
+    return {"dropout": jax.random.key(seed, impl="rbg")}
+
+
+def tokens(seed=0, batch=2, count=TOKENS, channels=CHANNELS):
+    return jax.random.normal(jax.random.key(seed), (batch, count, channels))
+
+
+def random_params(module, x, seed=1):
+    """Parameters with random biases: the initial zeros would hide a bias that is forgotten."""
+    params = jax.eval_shape(module.init, jax.random.key(seed), x)["params"]
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(seed)
+    return tree.unflatten([jnp.asarray(rng.normal(0, 0.4, leaf.shape), leaf.dtype) for leaf in leaves])
+
+
+@functools.partial(jax.jit, static_argnames=("module", "deterministic"))
+def apply(module, params, x, deterministic=True, rngs=None):
+    """Call the module compiled: op by op, the many small shapes of these tests would compile for minutes."""
+    return module.apply({"params": params}, x, deterministic=deterministic, rngs=rngs)
+
+
+def attention_map(module, params, x):
+    _, state = jax.jit(lambda p, y: module.apply({"params": p}, y, mutable=["intermediates"]))(params, x)
+    return state["intermediates"]["attention_map"][0]
+
+
+def as_numpy(params):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+
+
+def intermediate_shapes(module, params, x):
+    jaxpr = jax.make_jaxpr(lambda p, y: module.apply({"params": p}, y))(params, x)
+    return {variable.aval.shape for equation in jaxpr.eqns for variable in equation.outvars}
+
+
+def shapes(module, x):
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert set(params) == {"params"}
+    return {name: {part: leaf.shape for part, leaf in sub.items()} for name, sub in params["params"].items()}
+
+
+def limit(kernel, expected):
+    largest, deviation = np.abs(kernel).max(), np.std(kernel)
+    assert largest <= expected
+    assert largest > 0.97 * expected
+    assert deviation == pytest.approx(expected / np.sqrt(3), rel=0.1)
