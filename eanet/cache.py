@@ -56,9 +56,9 @@ def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Map the arrays read-only; None where there is no cache.
+    """Map the arrays read-only; None if there is no cache.
 
-    Raises ValueError, saying what is wrong, where a file is missing or differs from what was written.
+    Raises ValueError, saying what is wrong, if a file is missing or differs from what was written.
     """
     if not path.exists():
         return None

@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> None:
-    """Raise UserError if a path is no directory and, where it may be new, cannot become one.
+    """Raise UserError if a path is no directory and, if it may be new, cannot become one.
 
     flag is what it was given by.
     """
@@ -115,7 +115,7 @@ def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> No
         raise UserError(f"{flag}={str(path)!r} holds control characters or bytes that are no text; {accepted}")
     try:
         existing = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
-    except OSError as error:  # a name that is too long, say
+    except OSError as error:  # e.g. a name that is too long
         raise UserError(f"{flag}={path}: {error.strerror}; {accepted}") from error
     if not existing.is_dir():
         what = "is a file" if existing == path.absolute() else f"lies below {existing}, which is a file"
@@ -213,7 +213,7 @@ def _complaint(error: flags.Error) -> str:
     accepted = f"accepted: {rule[1]}" if rule else "--help lists the flags"
     if flag[3]:
         return f"{flag[3]} has no value; {accepted}"
-    # The reason behind the value is of a parser's making: "invalid literal for int() with base 10", say.
+    # The reason behind the value is the parser's own, e.g. "invalid literal for int() with base 10".
     return f"{str(error).removeprefix('flag ').removesuffix(f': {error.__context__}')}; {accepted}"
 
 

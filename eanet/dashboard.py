@@ -172,7 +172,7 @@ def save(entity: str, project: str) -> None:
         if not entity:
             raise UserError("--entity is missing: the W&B account has no default", 1)
         workspace, report = build(entity, project)
-        print(f"report: {report.save().url}")  # first: it creates the project where there is none
+        print(f"report: {report.save().url}")  # first: it creates the project if there is none
         print(f"workspace: {workspace.save().url}")
     except UserError:
         raise

@@ -8,7 +8,7 @@ in the order of `model.layers`), whatever the layer's own name is. A model in me
 names, so one table serves both. What weights cannot tell (activations, epsilons, the order of norm and
 attention) is taken to be the Keras example's. The state of random generators is passed over. The mean and variance
 of the Normalization layer are no parameters here either: inputs are normalised before they come to the network, and
-where that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
+if that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
 """
 
 import collections

@@ -58,7 +58,7 @@ class Difference:
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     """Compare two arms, each a mapping from seed to value, ours minus theirs.
 
-    Paired over the seeds that both have where these are at least two (a seed fixes the data order and the
+    Paired over the seeds that both have if there are at least two (a seed fixes the data order and the
     augmentation of both), by Welch's test where no pairs are to be had, by no test where one side has one value.
     """
     common = sorted(ours.keys() & theirs.keys())

@@ -61,7 +61,7 @@ class Dropout(nn.Module):
     """Zero each value with a probability near `rate` and scale the others by what keeps the mean exactly.
 
     `module(x, deterministic=...)` gives an array like `x`. The probability is the nearest multiple of 1/256, or of
-    1/65536 where that is more than 2% off. Draws come from the stream `dropout`.
+    1/65536 if that is more than 2% off. Draws come from the stream `dropout`.
     """
 
     rate: float  # from 0 to below 1

@@ -70,7 +70,7 @@ def _over_seeds(arms: Sequence[Arm]) -> str:
 
 
 def _by_class(arm: Arm) -> np.ndarray:
-    """Return the accuracy of each class, averaged over an arm's runs; NaN where it has no test image."""
+    """Return the accuracy of each class, averaged over an arm's runs; NaN if it has no test image."""
     runs = arm.runs
     return np.mean([metrics.by_class(run.correct.astype(float), run.labels, len(run.class_names)) for run in runs], 0)
 
@@ -78,7 +78,7 @@ def _by_class(arm: Arm) -> np.ndarray:
 def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
     """Draw what the baseline and the best other arm take for what, and give a caption too.
 
-    Between superclasses where the records know them, else between classes; None where there are too many of both.
+    Between superclasses if the records know them, else between classes; None if there are too many of both.
     """
     known = next((run for arm in comparison.arms for run in arm.runs if run.superclass_names), None)
     first = comparison.arms[0].runs[0]
@@ -121,7 +121,7 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
 
 
 def _shares(arm: Arm, count: int, of: np.ndarray | None) -> np.ndarray:
-    """Return the percentage of each true class, a row, that is taken for each; NaN where it has no test image."""
+    """Return the percentage of each true class, a row, that is taken for each; NaN if it has no test image."""
     table = np.zeros((count, count))
     for run in arm.runs:
         true, taken = (run.labels, run.predicted) if of is None else (of[run.labels], of[run.predicted])

@@ -106,7 +106,7 @@ def _limit_notes(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _environment_notes(runs: Sequence[FinishedRun]) -> list[str]:
-    """Say where runs are of different code or machines: then not only the fields differ."""
+    """Return notes on runs of different code or machines: then not only the fields differ."""
     commits = {str((run.environment.get("git") or {}).get("commit"))[:8] for run in runs}
     devices = {", ".join(run.environment.get("devices") or ["unknown"]) for run in runs}
     said = {"commits": commits, "devices, between which timings and activation memory do not compare": devices}
@@ -122,7 +122,7 @@ def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
         if field == "seed" or stored.without_effect(field):
             continue
         values = sorted({run.fields[field] for run in runs} - {None}, key=_rank)
-        if len(values) > 1:  # where it is None it has no effect
+        if len(values) > 1:  # if it is None it has no effect
             differing[field] = values
     return differing
 
@@ -209,7 +209,7 @@ def _mcnemar(pairs: list[tuple[FinishedRun, FinishedRun]]) -> float:
 
 
 def _pairs(arm: Arm, base: Arm) -> list[tuple[FinishedRun, FinishedRun]]:
-    """Pair runs by common seeds; where these leave out pairs that could be made, in the order of the seeds."""
+    """Pair runs by common seeds if two or more are common, else in the order of the seeds if that makes more pairs."""
     theirs = {run.seed: run for run in base.runs}
     common = [(run, theirs[run.seed]) for run in arm.runs if run.seed in theirs]
     in_order = list(zip(arm.runs, base.runs, strict=False))

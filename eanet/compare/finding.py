@@ -70,7 +70,7 @@ def _not_found(base: str, tested: Mapping[str, Versus], corrected: str) -> str:
     if len(tested) == 1:
         whom, which = f"{name} from {base}", f"{100 * one.difference.mean:+.2f} points"
     return (
-        f"These seeds cannot tell {whom} in test accuracy: {which} ({_evidence(one, corrected)}), where only a true "
+        f"These seeds cannot tell {whom} in test accuracy: {which} ({_evidence(one, corrected)}); only a true "
         f"difference of {100 * one.difference.detectable:.2f} points would be likely to be seen"
     )
 

@@ -74,7 +74,7 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[FinishedR
 
 
 def _read(workdir: pathlib.Path, notes: list[str]) -> list[FinishedRun] | None:
-    """Read a run as the runs of its members, mostly one; None where it is not finished."""
+    """Read a run as the runs of its members, mostly one; None if it is not finished."""
     record = Record(workdir)
     results, config = record.read("results.json"), record.read("config.json")
     if results is None:

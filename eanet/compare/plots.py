@@ -105,7 +105,7 @@ def _over_epochs(arm: Arm, metric: str) -> tuple[list[float], list[list[float]]]
 
 
 def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:
-    """Draw test accuracy against heads, memory and costs, where the arms differ in them; give a caption too."""
+    """Draw test accuracy against heads, memory and costs if the arms differ in them, and return its caption as well."""
     axes_of = {name: title for name, title in _AXES.items() if len(_positions(comparison, name)) > 1}
     if not axes_of:
         return None

@@ -121,7 +121,7 @@ def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a prepared data set from the cache, else decode it; prepare it first where it is missing."""
+    """Read a prepared data set from the cache, else decode it; prepare it first if it is missing."""
     if not _NAME.fullmatch(name) or len(name) > 200:  # a file's name may have 255 characters
         raise UserError(f"config.data.name={name}: no data set's name; accepted: {EMBEDDED} or a TFDS data set")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
@@ -154,7 +154,7 @@ def _newest_version(root: pathlib.Path) -> pathlib.Path | None:
 
 
 def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Decode a prepared classification set, in the order of its record ids where it has them."""
+    """Decode a prepared classification set, in the order of its record ids if it has them."""
     import tensorflow_datasets as tfds
 
     try:

@@ -105,11 +105,11 @@ class Checkpoints:
     def restore(
         self, like: TrainState, config: dict[str, Any], only: int | None = None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restore the newest whole checkpoint into the shapes and shardings of `like`; None where there is none.
+        """Restore the newest whole checkpoint into the shapes and shardings of `like`; None if there is none.
 
         only is the step of the one to restore, if not the newest.
 
-        Damaged ones that are newer are moved aside, with a message. Raises UserError, and changes nothing, where all
+        Damaged ones that are newer are moved aside, with a message. Raises UserError, and changes nothing, if all
         are damaged or one is of another configuration.
         """
         if jax.process_count() == 1:

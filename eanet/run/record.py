@@ -46,7 +46,7 @@ class Record:
         self._primary = primary
         self._is_new = True  # until check has found a configuration
         # Not thread-local: whoever closes the record gives it back.
-        # Not by the mere existence of a file, where a file system has no locks: that would outlive its process.
+        # Not by the mere existence of a file, if a file system has no locks: that would outlive its process.
         lock = self.workdir / ".lock"
         self._lock = filelock.FileLock(lock, timeout=0, thread_local=False, fallback_to_soft=False)
 
@@ -63,7 +63,7 @@ class Record:
         return self.workdir / "curves.png"
 
     def read(self, name: str) -> Any:
-        """Read one of the JSON files; None where it does not exist."""
+        """Read one of the JSON files; None if it does not exist."""
         path = self.workdir / name
         try:
             return json.loads(path.read_text())
@@ -73,7 +73,7 @@ class Record:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
     def read_note(self, name: str) -> dict[str, Any]:
-        """Read a JSON file that a run can do without; empty where it does not exist or, with a warning, is damaged."""
+        """Read a JSON file that a run can do without; empty if it does not exist or, with a warning, if it is damaged."""
         try:
             value = self.read(name)
         except UserError:
@@ -275,7 +275,7 @@ def environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any]:
-    """Return the commit of the code and whether its tree was clean; None where there is no repository."""
+    """Return the commit of the code and whether its tree was clean; None if there is no repository."""
     root = pathlib.Path(__file__).parents[2]
 
     def git(*arguments: str) -> str | None:

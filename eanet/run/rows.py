@@ -19,8 +19,8 @@ def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, flo
     """Put the members' metrics into one row; `numbers` has no entry for a member that has diverged.
 
     A run of one member has its metrics as they are. Else a point of the grid has the mean over its seeds of each
-    metric, NAME, where there are several the deviation NAME_std and the 95% interval from NAME_low to NAME_high, and
-    num_seeds, how many entered; each member has its own numbers as seed_3/NAME.
+    metric, NAME, and of several seeds the deviation NAME_std and the 95% interval from NAME_low to NAME_high;
+    num_seeds says how many entered. Each member has its own numbers as seed_3/NAME.
     """
     if len(members) == 1:
         return dict(numbers[members[0]])

@@ -1,7 +1,7 @@
-"""Weights & Biases, imported only where it is switched on; the dashboard apart, nobody else imports it.
+"""Weights & Biases, imported only if it is switched on; the dashboard apart, nobody else imports it.
 
 Without an account or a network a run is logged offline, beside its other files, and says how to upload it. Whatever
-W&B and its server do, a run goes on. Where something went wrong it is written again at its end, whole, offline, from
+W&B and its server do, a run goes on. If something went wrong, it is written again at its end, whole, offline, from
 its own record and with a new id: `wandb sync` appends to what the server has, so that rows which had arrived would be
 there twice, and W&B's own file lacks the rows that its process did not live to write.
 """
@@ -58,7 +58,7 @@ class _Heard:
 
 
 class Tracker:
-    """One W&B run, or nothing where it is disabled or this process is not the primary. Never fails a run.
+    """One W&B run, or nothing if it is disabled or this process is not the primary. Never fails a run.
 
     `reopen` starts it anew, offline and with another id; `heard` is what W&B has said.
     """
@@ -77,7 +77,7 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """W&B's id of the run; empty where there is none."""
+        """W&B's id of the run; empty if there is none."""
         return self._run.id if self._run else ""
 
     def describe(self, facts: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def start(
 ) -> Tracker:
     """Start or resume the run's W&B run as `config.wandb` says; members are the names that metrics begin with.
 
-    Raises UserError only where mode is `online` or `offline` and that cannot be had.
+    Raises UserError only if mode is `online` or `offline` and that cannot be had.
     """
     wanted = config["wandb"]["mode"]
     if wanted == "disabled" or not primary:

@@ -75,7 +75,7 @@ CONTINUOUS["int_uniform"] = (_int_uniform, _BOUNDS)
 
 
 def check(name: str, numbers: dict[str, Any]) -> str | None:
-    """Say what is wrong with a distribution's numbers; None where nothing is."""
+    """Say what is wrong with a distribution's numbers; None if nothing is."""
     needs, may = CONTINUOUS[name][1]
     given = set(numbers)
     if needs - given:

@@ -39,7 +39,7 @@ class Parameter:
 
     values: tuple[Any, ...] = ()
     probabilities: tuple[float, ...] = ()  # empty = all the same
-    distribution: str = ""  # of eanet.sweep.distributions; empty where there are values
+    distribution: str = ""  # of eanet.sweep.distributions; empty if there are values
     numbers: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the distribution
 
 
@@ -89,7 +89,7 @@ def load(path: str | pathlib.Path) -> SweepFile:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, say
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: e.g. a date that does not exist
         raise UserError(f"{path} is no plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; accepted: a mapping with {', '.join(_KEYS[:4])}")
@@ -142,7 +142,7 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
 def _is_file(path: str) -> bool:
     try:
         return pathlib.Path(path).is_file()
-    except OSError:  # a name that is too long, say
+    except OSError:  # e.g. a name that is too long
         return False
 
 
@@ -190,7 +190,7 @@ def _parameter(name: Any, spec: Any) -> Parameter:
 
 
 def _implied(where: str, spec: dict[str, Any]) -> str:
-    """Return the distribution that W&B takes where none is named."""
+    """Return the distribution that W&B takes if none is named."""
     if "value" in spec:
         return "constant"
     if "values" in spec:

@@ -64,7 +64,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
-    """Return the size of a micro-batch: config.microbatch, or where it is 0 what suits the platform.
+    """Return the size of a micro-batch: config.microbatch, or what suits the platform if that is 0.
 
     On a CPU the activations of 16 images stay in its cache, which was measured to be faster; elsewhere the whole
     batch should keep the device busy, which was not measured.

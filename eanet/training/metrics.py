@@ -57,10 +57,10 @@ def spread(name: str, values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread_in_words(counts: Collection[int]) -> str:
-    """Say what spread gives for groups of so many seeds; empty where none has two."""
+    """Say what spread gives for groups of so many seeds; empty if none has two."""
     intervals = f"{statistics.LEVEL:.0%} intervals over the seeds"
     if 2 in counts:
-        return f"{intervals}, where there are two their range" if max(counts) > 2 else "the range of the two seeds"
+        return f"{intervals}, or the range if there are two" if max(counts) > 2 else "the range of the two seeds"
     return intervals if max(counts, default=0) > 2 else ""
 
 

@@ -108,7 +108,7 @@ def explain(error: Exception) -> UserError | None:
 
 
 def leave(exit_code: int) -> None:
-    """End this process at once, where it is one of several: at a normal end it would wait for the others.
+    """End this process at once if it is one of several: at a normal end it would wait for the others.
 
     It is for failures. The others hear of it by their next exchange with this one, or by its missing heartbeat.
     """

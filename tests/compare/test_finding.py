@@ -23,7 +23,7 @@ _WORSE = {0: 0.3, 1: 0.3175, 2: 0.34}
         (
             {"eanet": {0: 0.4, 1: 0.42}, "vit": {0: 0.43, 1: 0.44}},
             "These seeds cannot tell attention=self from attention=external in test accuracy: +2.50 points (95% "
-            "interval -3.85 to +8.85, p = 0.126, n = 2), where only a true difference of 8.17 points would be likely "
+            "interval -3.85 to +8.85, p = 0.126, n = 2); only a true difference of 8.17 points would be likely "
             "to be seen.",
         ),
         (

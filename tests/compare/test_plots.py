@@ -129,7 +129,7 @@ def test_two_seeds_have_their_range_and_no_interval(tmp_path):
     assert bars == [pytest.approx([0.4, 0.42]), pytest.approx([0.43, 0.44])]
     write_arm(tmp_path, "none", {0: 0.4, 1: 0.5, 2: 0.3})
     _, caption = comparison_plots.curves(read_comparison(tmp_path))
-    assert caption.endswith("bands, of validation: 95% intervals over the seeds, where there are two their range.")
+    assert caption.endswith("bands, of validation: 95% intervals over the seeds, or the range if there are two.")
 
 
 def test_labels_of_an_axis_do_not_run_into_one_another(tmp_path):

@@ -54,7 +54,7 @@ def test_contrast_equals_keras_without_its_clip(factor):
     theirs = np.asarray(layer.transform_images(IMAGES, transformation, training=True))
     ours = ours_on(augment.adjust_contrast, factor)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
-    # As the document makes it, the layer turns what is negative after normalisation into zero.
+    # As the Keras example makes it, the layer turns what is negative after normalisation into zero.
     clipped = keras.layers.RandomContrast(0.1).transform_images(IMAGES, transformation, training=True)
     np.testing.assert_allclose(np.maximum(ours, 0), clipped, rtol=0, atol=1e-4)
     assert ours.min() < -1

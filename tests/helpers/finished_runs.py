@@ -61,7 +61,7 @@ def write_run(workdir, config, correct, class_names=None, results=None, rows=Non
 
 
 def write_arm(root, arm, accuracies, **overrides):
-    """Write a run per seed; accuracies map seeds to test accuracies. Gives the directories."""
+    """Write a run per seed; accuracies map seeds to test accuracies. Returns the directories."""
     made = []
     for seed, accuracy in accuracies.items():
         config = make_config(arm, seed=seed, **overrides)

@@ -69,7 +69,7 @@ def test_probabilities_equal_the_softmax_that_the_document_ends_in():
 
 # Five steps of training
 
-# Far more decay than the document's 1e-4, which would move a weight by 5e-7 of itself in five steps: unseen.
+# Far more decay than the Keras example's 1e-4, which would move a weight by 5e-7 of itself in five steps: unseen.
 FIVE_STEPS = {"learning_rate": 1e-3, "weight_decay": 0.5}
 SMOOTHING, BATCH, EXAMPLES = 0.1, 8, 36  # four batches of 8 and one of 4
 
@@ -248,7 +248,7 @@ def test_initial_values_have_the_limits_of_keras(attention):
             continue
         shape = draws[0][path].shape
         if len(shape) == 3:
-            # MultiHeadAttention. When the document's results were made, Keras took such a kernel for a
+            # MultiHeadAttention. When the example's results were made, Keras took such a kernel for a
             # convolution's, as its initialiser still does by itself; the layer no longer does.
             theirs = np.stack([np.ravel(keras.initializers.GlorotUniform(seed)(shape)) for seed in range(SEEDS)])
             assert theirs.max() == pytest.approx(0.1083 if "out" in path else 0.0371, rel=0.01), path
@@ -262,7 +262,7 @@ def test_initial_values_have_the_limits_of_keras(attention):
 
 def test_attention_of_keras_3_15_starts_from_other_limits_than_the_document():
     # Pull request 22789 made einsum layers count the axes that are summed over as inputs. A ViT run with the newest
-    # Keras is therefore not the document's; this fails, to be looked at, should Keras change its mind again.
+    # Keras is therefore not the example's; this fails, to be looked at, should Keras change its mind again.
     layer = keras.layers.MultiHeadAttention(4, key_dim=64)
     layer.build((None, 256, 64), (None, 256, 64))
     changed = tuple(int(part) for part in keras.__version__.split(".")[:2]) >= (3, 15)

@@ -196,7 +196,7 @@ def test_initialisers_are_those_of_keras():
 
 
 def reference_block(p, x, attend):
-    """One pre-norm block with attention, from the document, in NumPy."""
+    """One pre-norm block with attention, of the Keras example, in NumPy."""
 
     def norm(y, q):
         centred = y - y.mean(-1, keepdims=True)

@@ -122,7 +122,7 @@ def _assert_nothing_is_missing(outcome, undisturbed, seconds):
 
 
 def _assert_one_warning(outcome):
-    """Gives the command that it names."""
+    """Return the command that it names."""
     (warning,) = outcome.warnings
     assert warning.startswith("warning: W&B: ")
     assert not re.search("^wandb:|Traceback", outcome.text, re.MULTILINE), outcome.text
