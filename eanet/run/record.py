@@ -73,7 +73,7 @@ class Record:
             raise UserError(f"{path} cannot be read: {error}", exit_code=1) from error
 
     def read_note(self, name: str) -> dict[str, Any]:
-        """Read a JSON file that a run can do without; empty if it does not exist or, with a warning, if it is damaged."""
+        """Read a JSON file that a run can do without; empty if it does not exist or, with a warning, if damaged."""
         try:
             value = self.read(name)
         except UserError:
