@@ -82,13 +82,18 @@ def pytest_ignore_collect(collection_path, config):
 
 @pytest.fixture(autouse=True)
 def _no_unmarked_process(request, monkeypatch):
-    """A test that starts Python or W&B's client takes seconds: it says so by its marker, system."""
-    if request.node.get_closest_marker("system") is None and request.node.get_closest_marker("slow") is None:
-        start = subprocess.Popen.__init__
+    """A test that starts Python or W&B's client takes seconds: it says so by its marker."""
+    if any(request.node.get_closest_marker(name) for name in ("system", "slow")):
+        yield
+        return
+    start, started = subprocess.Popen.__init__, []
 
-        def start_quick(self, args, *rest, **options):
-            program = str(args[0] if isinstance(args, (list, tuple)) else args)
-            assert program != sys.executable and "wandb" not in program, f"{args} without pytest.mark.system"
-            start(self, args, *rest, **options)
+    def start_and_note(self, args, *rest, **options):
+        program = str(args[0] if isinstance(args, (list, tuple)) else args)
+        if program == sys.executable or "wandb" in program:
+            started.append(args)
+        start(self, args, *rest, **options)
 
-        monkeypatch.setattr(subprocess.Popen, "__init__", start_quick)
+    monkeypatch.setattr(subprocess.Popen, "__init__", start_and_note)
+    yield
+    assert not started, "without pytest.mark.system"

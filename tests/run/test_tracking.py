@@ -26,6 +26,7 @@ def _inspect(workdir):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.system
 def test_an_offline_run_holds_config_metrics_and_summary(tmp_path, capfd):
     results = train.train(tiny_config(wandb__mode="offline", wandb__tags=("mine",)), tmp_path)
     text = json.dumps(_inspect(tmp_path))
@@ -37,6 +38,7 @@ def test_an_offline_run_holds_config_metrics_and_summary(tmp_path, capfd):
     assert json.loads((tmp_path / "wandb.json").read_text())["id"]
 
 
+@pytest.mark.system
 def test_auto_without_an_account_is_offline_in_one_line(tmp_path, capfd):
     tracker = tracking.start(tiny_config(wandb__mode="auto").to_dict(), tmp_path, "", primary=True)
     tracker.finish()
@@ -57,6 +59,7 @@ def test_an_offline_run_says_how_to_view_and_to_upload_it_with_the_shortest_path
     assert capsys.readouterr().out == f"W&B, view:    wandb leet {shown}\nW&B, upload:  wandb sync {shown}\n"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_auto_obeys_the_environment(tmp_path, monkeypatch, mode):
     import wandb
@@ -69,6 +72,7 @@ def test_auto_obeys_the_environment(tmp_path, monkeypatch, mode):
     wandb.teardown()
 
 
+@pytest.mark.system
 def test_online_without_an_account_fails_loudly(tmp_path):
     with pytest.raises(UserError, match=r"config\.wandb\.mode='online' cannot be had") as stop:
         tracking.start(tiny_config(wandb__mode="online").to_dict(), tmp_path, "", primary=True)

@@ -70,6 +70,7 @@ def test_where_it_cannot_be_written_again_either_the_run_still_ends_well(tmp_pat
     assert all("not for W&B (OSError: [Errno 28] No space left on device)" in line for line in lines)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("broken", ["init", "define_metric", "setup", "login"])
 def test_whatever_wandb_raises_at_the_start_the_run_goes_on(tmp_path, capsys, monkeypatch, broken):
     import wandb
