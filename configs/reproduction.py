@@ -4,7 +4,7 @@ keras2021  tf.keras and TensorFlow Addons: 43.91% top-1, 74.71% top-5 published.
 keras3     Keras 3 as printed on the page: 17.26% top-1, 38.94% top-5 published.
 vit2021, vit3  the same with self-attention; the page claims about 41% / 73% without a log.
 
-Command: python main.py --config=configs/reproduction.py:keras3
+Command: python main.py --config=configs/reproduction.py:keras3, or all of them: sweeps/reproduction.yaml
 Explained in docs/reproduction.md. Expected at 50 epochs: the published results; not measured yet.
 """
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from eanet import cli
+from eanet.config import rules
 from eanet.errors import UserError
 from eanet.sweep import file as sweep_file
 from eanet.sweep import point as sweep_point
@@ -21,7 +22,8 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _NAMES = sorted(path.stem for path in (_ROOT / "sweeps").glob("*.yaml"))
 _COMMAND = ["${env}", "${interpreter}", "${program}", "--config=configs/digits.py", "${args}"]
 _SEED = {"config.seed": {"values": [0, 1]}}
-# What issue and files promise: fields of which every combination is there as often as the others, apart from the seed.
+# What each file promises: fields, of `model` where no other group is named, of which every combination is there once a
+# seed.
 _SEEDS = (0, 1, 2)
 _HEADS = (1, 2, 4, 8, 16)
 _PROMISED = {
@@ -51,6 +53,33 @@ _PROMISED = {
         tuple(range(5)),
         ("attention", "num_heads", "head_dim"),
         [(kind, 4, 16) for kind in ("external", "self", "none")],
+    ),
+    "recipe": (
+        _SEEDS,
+        ("attention", "head_dim", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.clip_norm"),
+        [
+            (*attention, *recipe)
+            for attention in (("external", 64), ("self", 16))
+            for recipe in itertools.product(("constant", "cosine"), (0.0, 5.0), (0.0, 1.0))
+        ],
+    ),
+    "reproduction": (
+        _SEEDS,
+        ("attention", "gelu", "augment.contrast_clip", "optimizer.variant", "optimizer.weight_decay", "train.epochs"),
+        [
+            (kind, *example, 50)
+            for kind in ("external", "self")
+            for example in (
+                ("erf", False, "keras", 0.1),  # 2021
+                ("tanh", True, "keras", 1e-4),  # the Keras 3 page
+                ("tanh", False, "optax", 1e-4),
+            )
+        ],
+    ),
+    "clip": (
+        (0,),
+        ("attention", "augment.contrast_upward", "augment.contrast_clip", "data.train_limit", "train.epochs"),
+        [("external", True, clip, 20_000, 3) for clip in (True, False)],
     ),
 }
 
@@ -183,7 +212,9 @@ def test_the_files_ask_what_they_promise(monkeypatch):
     for name, (seeds, fields, expected) in _PROMISED.items():
         loaded = sweep_file.load(f"sweeps/{name}.yaml")
         configs = [cli.read_config(_flags(loaded.arguments(point), "main.py"))[1] for point in search.grid(loaded)]
-        got = collections.Counter((*(config.model[field] for field in fields), config.seed) for config in configs)
+        flat = [rules.flatten(config.to_dict()) for config in configs]
+        names = [*(field if "." in field else f"model.{field}" for field in fields), "seed"]
+        got = collections.Counter(tuple(config[name] for name in names) for config in flat)
         assert got == {(*values, seed): 1 for values in expected for seed in seeds}, name
 
 
