@@ -10,11 +10,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
+from matplotlib.ticker import PercentFormatter  # noqa: E402
 
 from eanet.compare import classes as comparison_classes
 from eanet.compare.comparison import Arm, Comparison  # noqa: E402
 from eanet.compare.finished_run import METRICS  # noqa: E402
+from eanet.run.curves import complete_axes, draw_curve  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
 # What accuracy is drawn against: a field or a cost, with its title.
@@ -44,33 +45,15 @@ def curves(comparison: Comparison) -> tuple[Figure, str]:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for color, arm in _colored(comparison):
         for axis, metric in zip(axes, ("loss", "accuracy"), strict=True):
-            for split, line in (("val", "-"), ("train", "--")):
-                epochs, values = _over_epochs(arm, f"{split}/{metric}")
-                label = arm.name if split == "val" else None
-                marker = "o" if len(epochs) < 10 else None
-                axis.plot(
-                    epochs,
-                    [np.mean(some) for some in values],
-                    line,
-                    color=color,
-                    label=label,
-                    marker=marker,
-                    markersize=3,
-                )
-                if split == "val" and banded and epochs and len(arm.runs) > 1:
-                    low, high = zip(*(metrics.spread(metric, some) for some in values), strict=True)
-                    axis.fill_between(epochs, low, high, color=color, alpha=0.15, linewidth=0)
+            validation, training = (_over_epochs(arm, f"{split}/{metric}") for split in ("val", "train"))
+            draw_curve(axis, metric, validation, color, band=bool(banded), label=arm.name)
+            draw_curve(axis, metric, training, color, band=False, linestyle="--")
     classes = len(comparison.arms[0].runs[0].class_names)
-    axes[0].axhline(math.log(classes), color="gray", linewidth=1, linestyle=":", label=f"ln({classes}): no answer")
+    complete_axes(*axes, classes, "epoch (solid: validation, dashed: training)")
     axes[0].set(title="Loss (nats)", ylabel="loss")
     axes[1].set(title="Accuracy", ylabel="accuracy")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
     low, high = _range(comparison)
     axes[1].set_ylim(low, high)  # a band of three seeds can be wider than what it is about
-    for axis in axes:
-        axis.set_xlabel("epoch (solid: validation, dashed: training)")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
     _legend(figure, axes[0], columns=3)
     said = metrics.spread_in_words(banded)
     caption = "Loss and accuracy over the epochs, solid on validation and dashed on training"
@@ -94,14 +77,13 @@ def _range(comparison: Comparison) -> tuple[float, float]:
     return max(0.0, min(values) - air), min(1.0, max(values) + air)
 
 
-def _over_epochs(arm: Arm, metric: str) -> tuple[list[float], list[list[float]]]:
-    """Return the epochs that all runs of an arm have, and the runs' values at each."""
+def _over_epochs(arm: Arm, metric: str) -> dict[float, list[float]]:
+    """Return the runs' values by epoch, of the epochs that all runs of an arm have."""
     by_epoch: dict[float, list[float]] = {}
     for run in arm.runs:
         for row in run.rows:
             by_epoch.setdefault(row["epoch"], []).append(row[metric])
-    epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(arm.runs))
-    return epochs, [by_epoch[epoch] for epoch in epochs]
+    return {epoch: values for epoch, values in sorted(by_epoch.items()) if len(values) == len(arm.runs)}
 
 
 def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:

@@ -1,20 +1,23 @@
-"""The picture of a run: loss and accuracy over the epochs."""
+"""Loss and accuracy over the epochs: the picture of a run, and what the comparison's picture shares with it."""
 
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
 from eanet.training import members as members_lib  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 from eanet.training.members import Member  # noqa: E402
+
+_DOTTED = 20  # epochs; of fewer each has its dot, because a single one would draw no line
 
 
 def draw(
@@ -24,36 +27,29 @@ def draw(
 
     Several seeds are drawn as their mean with its 95% interval, two of them with their range, and a grid of
     hyperparameters by its validation alone.
-    The dashed line is the loss of a network that says nothing, ln(classes): validation above it means that the
-    network is confidently wrong.
     """
     points = members_lib.points(members)
+    is_grid = len(points) > 1
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     figure.suptitle(title, parse_math=False)  # a directory may be called $x^2$
+    drawn = [(axes[0], "loss", "-", ""), (axes[1], "accuracy", "-", ", top 1")]
+    drawn += [] if is_grid else [(axes[1], "top5_accuracy", ":", ", top 5")]
     counts = set()
     for i, point in enumerate(points):
-        seeds = [member for member in members if member.point == point] if len(members) > 1 else []
-        for split, name in (("train", "training"), ("val", "validation")):
-            if len(points) > 1 and split == "train":
+        names = [member.name for member in members if member.point == point] if len(members) > 1 else [""]
+        for j, (split, split_title) in enumerate((("train", "training"), ("val", "validation"))):
+            if is_grid and split == "train":
                 continue
-            color = f"C{i}" if len(points) > 1 else {"train": "tab:blue", "val": "tab:orange"}[split]
-            label, prefix = point or name, f"{point}/{split}" if point else split
-            _line(axes[0], rows, f"{prefix}/loss", color=color, label=label)
-            _line(axes[1], rows, f"{prefix}/accuracy", color=color, label=f"{label}, top 1")
-            counts |= _band(axes[0], rows, f"{split}/loss", seeds, color)
-            counts |= _band(axes[1], rows, f"{split}/accuracy", seeds, color)
-            if len(points) == 1:
-                _line(axes[1], rows, f"{prefix}/top5_accuracy", color=color, linestyle=":", label=f"{label}, top 5")
-                _band(axes[1], rows, f"{split}/top5_accuracy", seeds, color)
+            for axis, metric, style, suffix in drawn:
+                values = _over_epochs(rows, [members_lib.join(name, f"{split}/{metric}") for name in names])
+                label = f"{point or split_title}{suffix}"
+                draw_curve(axis, metric, values, color=f"C{i if is_grid else j}", linestyle=style, label=label)
+                counts |= set(map(len, values.values()))
     said = metrics.spread_in_words(counts)
-    axes[0].axhline(math.log(num_classes), color="gray", linewidth=1, linestyle="--", label=f"ln({num_classes})")
-    axes[0].set(ylabel="loss (nats, with label smoothing)", title="Loss" if len(points) == 1 else "Validation loss")
-    axes[1].set(ylabel="accuracy", title="Accuracy" if len(points) == 1 else "Validation accuracy", ylim=(0, 1))
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    complete_axes(*axes, num_classes, f"epoch (bands: {said})" if said else "epoch")
+    axes[0].set(ylabel="loss (nats, with label smoothing)", title="Validation loss" if is_grid else "Loss")
+    axes[1].set(ylabel="accuracy", title="Validation accuracy" if is_grid else "Accuracy", ylim=(0, 1))
     for axis in axes:
-        axis.set_xlabel(f"epoch (bands: {said})" if said else "epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
         axis.legend()
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=120, format="png")
@@ -61,21 +57,36 @@ def draw(
     os.replace(partial, path)
 
 
-def _line(axis: Any, rows: list[dict[str, Any]], metric: str, **style: Any) -> None:
-    """Draw a metric over the epochs."""
-    rows = [row for row in rows if metric in row]
-    epochs = [row["epoch"] for row in rows]
-    # A single epoch would draw no line.
-    dots = {"marker": "o", "markersize": 3} if len(rows) < 20 else {}
-    axis.plot(epochs, [row[metric] for row in rows], **dots, **style)
+def draw_curve(
+    axis: Any, metric: str, values: Mapping[float, Sequence[float]], color: Any, band: bool = True, **style: Any
+) -> None:
+    """Draw a metric over the epochs: the mean over the seeds, and as a band how far they lie apart.
+
+    values has a number per seed at each epoch. An epoch with one number alone, e.g. because the other seeds have
+    diverged, is left out of the band.
+    """
+    style |= {"color": color, "marker": "o" if len(values) < _DOTTED else None, "markersize": 3}
+    axis.plot(list(values), [np.mean(some) for some in values.values()], **style)
+    several = {epoch: some for epoch, some in values.items() if len(some) > 1}
+    if band and several:
+        low, high = zip(*(metrics.spread(metric, some) for some in several.values()), strict=True)
+        axis.fill_between(list(several), low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def _band(axis: Any, rows: list[dict[str, Any]], metric: str, seeds: Sequence[Member], color: str) -> set[int]:
-    """Draw how far several seeds lie apart in a metric, and return the numbers of seeds at its epochs."""
-    names = [f"{member.name}/{metric}" for member in seeds]
-    values = {row["epoch"]: [row[name] for name in names if name in row] for row in rows}  # some may diverge
-    values = {epoch: some for epoch, some in values.items() if len(some) > 1}
-    if values:
-        low, high = zip(*(metrics.spread(metric, some) for some in values.values()), strict=True)
-        axis.fill_between(list(values), low, high, color=color, alpha=0.15, linewidth=0)
-    return set(map(len, values.values()))
+def complete_axes(loss: Any, accuracy: Any, num_classes: int, xlabel: str) -> None:
+    """Finish the axes once their curves are drawn: percent, whole epochs, and a line at ln(classes).
+
+    That is the loss of a network that says nothing: validation above it means that the network is confidently wrong.
+    """
+    loss.axhline(math.log(num_classes), color="gray", linewidth=1, linestyle=":", label=f"ln({num_classes}): no answer")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
+    for axis in (loss, accuracy):
+        axis.set_xlabel(xlabel)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+
+
+def _over_epochs(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> dict[float, list[float]]:
+    """Return by epoch the values that a row has under some names; a member that has diverged has none."""
+    by_epoch = {row["epoch"]: [row[name] for name in names if name in row] for row in rows}
+    return {epoch: values for epoch, values in by_epoch.items() if values}
