@@ -1,14 +1,18 @@
 """What a run is on disk: the files of its working directory, said once.
 
-config.json       the resolved configuration
-environment.json  versions, devices, commit and command line of the newest start; earlier starts below it
-metrics.jsonl     an object a line: step, epoch, metrics
-results.json      written once, when the run is finished
-predictions.npz   of the finished run, an entry per test image; and the names of classes and superclasses
-curves.png        loss and accuracy over the epochs
-checkpoints/      Orbax; see eanet.run.checkpoint
-initial_weights.json  of a run with config.init_from: which weights the newest start from step 0 began with
-.lock             held by the process that works here; it stays, the lock goes with the process
+config.json                 the resolved configuration
+environment.json            versions, devices, commit and command line of the newest start; earlier starts below it
+metrics.jsonl               an object a line: step, epoch, metrics
+results.json                written once, when the run is finished
+predictions.npz             of the finished run, an entry per test image; and the names of classes and superclasses
+curves.png                  loss and accuracy over the epochs
+checkpoints/                Orbax; see eanet.run.checkpoint
+damaged-checkpoint-<step>/  moved aside, because it cannot be used
+initial_weights.json        with config.init_from: which weights the newest start from step 0 began with
+evaluation-<split>.json     what eanet.evaluate has found in the newest checkpoint
+wandb.json, wandb/          with W&B: the id of its run, and its files
+output.log                  of a run of eanet.sweep: what it has printed
+.lock                       held by the process that works here; it stays, the lock goes with the process
 """
 
 import contextlib

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from configs import default
 from eanet.errors import UserError
+from eanet.run import record as record_lib
 from eanet.run.record import Record
 
 _CONFIG = default.get_config().to_dict()
@@ -23,6 +25,18 @@ def record(tmp_path):
     record.open(_CONFIG)
     record.begin(_CONFIG, 0, 0)
     return record
+
+
+def test_the_list_of_files_is_complete_and_the_same_in_the_documentation():
+    root = pathlib.Path(__file__).parents[2]
+    page = (root / "docs/runs.md").read_text().partition("## The directory of a run")[2].partition("## ")[0]
+    documented = [row.replace("`", "") for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)]
+    assert documented == re.findall(r"^(\S+(?:, \S+)?)  +\S", record_lib.__doc__, re.MULTILINE)
+    sources = "".join(path.read_text() for path in (root / "eanet").rglob("*.py"))
+    written = set(re.findall(r"""(?:\.write\(|workdir / )f?"(.+?)\"""", sources))
+    assert {"config.json", "checkpoints", "output.log", "evaluation-{split}.json"} <= written
+    names = {name.rstrip("/") for names in documented for name in names.split(", ")}
+    assert {re.sub(r"\{(\w+)\}", r"<\1>", name) for name in written} <= names
 
 
 def test_going_on_drops_only_later_rows(record):
