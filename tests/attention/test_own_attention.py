@@ -78,6 +78,7 @@ def test_the_arm_trains_and_is_compared_and_costed_under_its_name(project):
     layer = 4 * tokens * dim**2 + 2 * tokens * dim * head_dim + tokens * dim  # projections; memory and its use; norm
     others = tokens * 16 * dim + 2 * tokens * dim**2 + 10 * dim  # patches of 16 pixels; MLP; 10 classes
     assert results["linear"]["mmac"] == pytest.approx((layer + others) / 1e6)
+    assert "%22linear%22" in _python(project, "-m", "eanet.dashboard", "--dry-run")  # a color of its own
 
 
 @pytest.fixture
