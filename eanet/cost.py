@@ -8,7 +8,7 @@ multiply-adds.
 import functools
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import jax
 import ml_collections
@@ -56,39 +56,39 @@ def match(config: ml_collections.ConfigDict, target: Footprint) -> list[tuple[st
     found = []
     own = getattr(ATTENTIONS[config.model.attention], "MATCHED", ())
     for field in (*own, "dim"):
-        trial = ml_collections.ConfigDict(config.to_dict())
-        values = [value for value in range(1, _LARGEST + 1) if _accepts(trial, field, value)]
-        if not values:
+        cost = functools.cache(functools.partial(_cost_with, config, field))
+        low, high = _first(range(1, _LARGEST + 1), cost), _first(range(_LARGEST, 0, -1), cost)
+        if low is None or high is None:
             continue
-
-        @functools.cache
-        def cost(value: int, field: str = field, trial: ml_collections.ConfigDict = trial) -> Footprint:
-            trial.model[field] = value
-            return footprint.Footprint(*of_config(trial))
-
         for what in ("parameters", "mmac"):
-            value = _nearest(values, lambda value, what=what, cost=cost: getattr(cost(value), what), what, target)
+            value = _nearest(low, high, cost, what, getattr(target, what))
             found.append((field, what, value, cost(value)))
     return found
 
 
-def _accepts(trial: ml_collections.ConfigDict, field: str, value: int) -> bool:
+def _cost_with(config: ml_collections.ConfigDict, field: str, value: int) -> Footprint | None:
+    """Return the cost of a configuration with another value of a field of the model; None if it is not accepted."""
+    trial = ml_collections.ConfigDict(config.to_dict())
     trial.model[field] = value
     try:
         rules.validate(trial)
     except UserError:
-        return False
-    return True
+        return None
+    return Footprint(*of_config(trial))
 
 
-def _nearest(values: Sequence[int], cost: Callable[[int], float], what: str, target: Footprint) -> int:
-    """Bisect, because every cost grows with every size."""
-    wanted = getattr(target, what)
-    low, high = 0, len(values) - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if cost(values[middle]) <= wanted else (low, middle)
-    return min((values[low], values[high]), key=lambda value: abs(cost(value) - wanted))
+def _first(values: Iterable[int], cost: Callable[[int], Footprint | None]) -> int | None:
+    return next((value for value in values if cost(value)), None)
+
+
+def _nearest(low: int, high: int, cost: Callable[[int], Footprint | None], what: str, wanted: float) -> int:
+    """Bisect between two accepted values, because every cost grows with every size."""
+    while True:
+        half = (low + high) // 2
+        middle = _first([*range(half, low, -1), *range(half + 1, high)], cost)
+        if middle is None:
+            return min((low, high), key=lambda value: abs(getattr(cost(value), what) - wanted))
+        low, high = (middle, high) if getattr(cost(middle), what) <= wanted else (low, middle)
 
 
 def main() -> None:

@@ -66,11 +66,22 @@ def test_what_runs_is_counted_apart():
     ],
     ids=str,
 )
-def test_parameters_are_counted_without_building_the_network(fields):
+def test_all_blocks_are_counted_from_the_first_two(fields):
     config = eanet.get_config()
     config.model.update({"depth": 3} | fields)
-    exact = footprint.Footprint(*cost.of_config(config)).parameters
-    assert footprint.parameters_of(config.model, (32, 32, 3), 100) == exact
+    model, shape = cost.of_config(config)
+    counted = footprint.Footprint(model, shape)
+    params = footprint.parameter_shapes(model, shape)
+    assert counted.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    macs = [
+        footprint.count_macs(
+            jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x))(
+                params, jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+            ).jaxpr
+        )
+        for batch in (1, 2)
+    ]
+    assert counted.mmac_executed == (macs[1] - macs[0]) / 1e6
 
 
 @pytest.mark.parametrize("fields", [{}, {"attention": "self"}, {"attention": "none"}, {"dtype": "bfloat16"}], ids=str)

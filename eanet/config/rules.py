@@ -239,7 +239,7 @@ def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, 
     images = config.train.microbatch or 1  # 0 is chosen by platform
     needed, there = footprint.least_bytes(config.model, image_shape, share, images), footprint.device_bytes()
     if needed > there:
-        count = footprint.parameters_of(config.model, image_shape, 1)
+        count = footprint.Footprint(model.build_model(config.model, 1), image_shape).parameters
         sizes = ", ".join(f"{name}={config.model[name]}" for name in ("dim", "depth", "mlp_dim", "num_heads"))
         raise UserError(
             f"config.model ({sizes}) takes at least {needed / 2**30:,.1f} GiB a device for {share} times more than "

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ class Footprint:
     @functools.cached_property
     def parameters(self) -> int:
         """Trainable numbers."""
-        return count_parameters(parameter_shapes(self.model, self.image_shape))
+        return _count_blocks(self.model, lambda model: count_parameters(parameter_shapes(model, self.image_shape)))
 
     @functools.cached_property
     def mmac(self) -> float:
@@ -60,22 +61,6 @@ def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
     return temporary_bytes(jax.jit(jax.grad(loss)).lower(*shapes).compile()) / BATCH
 
 
-def parameters_of(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], classes: int) -> int:
-    """Count the parameters that `config.model` describes, for images of [height, width, channels].
-
-    From the first two blocks: all further ones are like the second, and tracing a thousand of them takes long.
-    """
-
-    def count(depth: int) -> int:
-        model = build_model(config, classes).clone(depth=depth)
-        return count_parameters(parameter_shapes(model, image_shape))
-
-    if config.depth <= 2:
-        return count(config.depth)
-    one, two = count(1), count(2)
-    return one + (config.depth - 1) * (two - one)
-
-
 def least_bytes(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], networks: int, images: int) -> int:
     """Return what training takes at least: networks of `config.model`, the activations of some images of one of them.
 
@@ -84,7 +69,8 @@ def least_bytes(config: ml_collections.ConfigDict, image_shape: tuple[int, ...],
     """
     tokens, width = (image_shape[0] // config.patch_size) ** 2, DTYPES[config.dtype].dtype.itemsize
     block = tokens * width * (config.dim + config.mlp_dim) + 4 * _attention_map_size(config, tokens)
-    return 16 * networks * parameters_of(config, image_shape, 1) + images * config.depth * block
+    parameters = Footprint(build_model(config, 1), image_shape).parameters
+    return 16 * networks * parameters + images * config.depth * block
 
 
 def _attention_map_size(config: ml_collections.ConfigDict, tokens: int) -> int:
@@ -122,15 +108,26 @@ def parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
     return jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), image)["params"]
 
 
+def _count_blocks(model: VisionTransformer, count: Callable[[VisionTransformer], int]) -> int:
+    """Count what grows with the depth from the first two blocks: all further ones are like the second.
+
+    Tracing a thousand of them takes long.
+    """
+    if model.depth <= 2:
+        return count(model)
+    one, two = (count(model.clone(depth=depth)) for depth in (1, 2))
+    return one + (model.depth - 1) * (two - one)
+
+
 def _mmac(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
     """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
-    params = parameter_shapes(model, image_shape)
 
-    def macs(batch: int) -> int:
+    def macs(model: VisionTransformer, batch: int) -> int:
+        params = parameter_shapes(model, image_shape)
         images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
         return count_macs(jax.make_jaxpr(lambda p, x: model.apply({"params": p}, x))(params, images).jaxpr)
 
-    return (macs(2) - macs(1)) / 1e6
+    return _count_blocks(model, lambda model: macs(model, 2) - macs(model, 1)) / 1e6
 
 
 def count_macs(jaxpr: Any) -> int:
