@@ -308,7 +308,7 @@ _BAD = [  # changes of a file that is right, and what the message names
     ({"method": "sobol"}, "method='sobol'"),
     ({"method": ["grid"]}, "method=['grid']"),
     ({"program": "mein.py"}, "program='mein.py'"),
-    ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs W&B's server (wandb sweep); without it, take it out"),
+    ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs W&B's server (wandb sweep); without"),
     ({"parametrs": {}}, "'parametrs': no such key"),
     ({"parameters": {}}, "parameters is missing or empty"),
     ({"parameters": {"config.seed": 3}}, "parameters.config.seed=3"),
