@@ -88,7 +88,7 @@ def _entry(program: str) -> Callable[[], None]:
 @contextlib.contextmanager
 def _own_state(program: str, arguments: list[str], directory: pathlib.Path) -> Iterator[list]:
     """Set what a process has of its own, and restore it; gives the warnings meanwhile."""
-    settings, level = dict(jax.config.values), logging.getLogger("absl").level
+    settings, level = jax.config.values, logging.getLogger("absl").level
     with (
         pytest.MonkeyPatch.context() as patch,
         flagsaver.flagsaver(),
@@ -105,8 +105,10 @@ def _own_state(program: str, arguments: list[str], directory: pathlib.Path) -> I
         finally:
             flags.FLAGS.unparse_flags()
             logging.getLogger("absl").setLevel(level)
-            for name, value in settings.items() - dict(jax.config.values).items():
-                jax.config.update(name, value)
+            now = jax.config.values
+            for name in settings:
+                if now[name] != settings[name]:
+                    jax.config.update(name, settings[name])
 
 
 def snapshot(directory: pathlib.Path) -> dict[str, bytes | None]:
