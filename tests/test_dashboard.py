@@ -16,6 +16,7 @@ import pytest
 from eanet import cli, dashboard, train
 from eanet.config import rules as config
 from eanet.model import vision_transformer as model
+from helpers import runs
 from helpers.tiny import tiny_config
 
 SNAPSHOT = pathlib.Path(__file__).with_name("dashboard.json")
@@ -78,7 +79,7 @@ def _names(node):
 
 def test_every_name_in_the_spec_is_one_that_a_run_has(tmp_path):
     results = train.train(tiny_config(), tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = runs.rows(tmp_path, timings=True)
     exists = {
         "row": set(rows[-1]),
         "summary": set(rows[-1]) | set(results),

@@ -22,32 +22,6 @@ def _main(*arguments, timeout=120, **environment):
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "--config is missing"),
-        (["--config=configs/nothing.py"], "configs/nothing.py: no such file"),
-        (["--config", "configs/nothing.py"], "configs/nothing.py: no such file"),
-        (
-            [_DIGITS, "--config.model.num_head=2"],
-            "config.model.num_head: no such field; did you mean config.model.num_heads",
-        ),
-        ([_DIGITS, "--config.train.batch_size=2.5"], "config.train.batch_size=2.5"),
-        ([_DIGITS, "--config.augment.flip=maybe"], "accepted: True or False"),
-        ([_DIGITS, "--config.model.attention=linear"], "accepted: external or self or none"),
-        ([_DIGITS, "--config.optimizer.learning_rate=nan"], "config.optimizer.learning_rate=nan"),
-        ([_DIGITS, "model.num_heads=2"], "unexpected 'model.num_heads=2'"),
-        ([_DIGITS, "--wordkir=x"], "wordkir"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, arguments, says):
-    done = _main(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not done.stdout
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.system
 def test_help_explains_itself():
     done = _main("--help")
@@ -80,14 +54,12 @@ def test_the_same_command_finds_its_run_again_and_another_does_not():
     assert names[3].name.startswith("digits-small-")
 
 
-def test_the_order_of_flags_does_not_matter(monkeypatch):
+def test_the_order_of_flags_does_not_matter():
     """W&B's agent passes a swept --config wherever its server puts it."""
     orders = [["--config=configs/vit.py:4x32", "--config.seed=1"], ["--config.seed=1", "--config=configs/vit.py:4x32"]]
     for arguments in orders:
         file, config = cli.read_config(arguments)
         assert (file, config.seed, config.model.head_dim) == ("configs/vit.py:4x32", 1, 32)
-    done = _main("--config.seed=1", _DIGITS, "--config.train.epochs=0")
-    assert "config.train.epochs=0" in done.stderr and done.returncode == 2
 
 
 def test_a_run_in_a_sweep_has_a_directory_of_its_own(monkeypatch):

@@ -9,6 +9,7 @@ from scipy import stats
 from eanet import train
 from eanet.compare import table as comparison_table
 from eanet.errors import UserError
+from helpers import runs
 from helpers.finished_runs import (
     ARMS,
     answers,
@@ -219,5 +220,5 @@ def test_real_runs_are_read_and_compared(tmp_path):
         assert list(one) == list(other), name
     one, other = ({k: v.dtype.kind for k, v in np.load(d / "predictions.npz").items()} for d in (real, synthetic))
     assert one == other
-    one, other = (json.loads((d / "metrics.jsonl").read_text().splitlines()[-1]) for d in (real, synthetic))
+    one, other = (runs.rows(workdir, timings=True)[-1] for workdir in (real, synthetic))
     assert one.keys() == other.keys()

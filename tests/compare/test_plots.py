@@ -1,7 +1,6 @@
 """What the pictures of a comparison are drawn from."""
 
 import itertools
-import json
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from scipy import stats
 
 from eanet.compare import plots as comparison_plots
+from helpers import runs
 from helpers.finished_runs import change_json, read_comparison, write_ablation, write_arm
 
 
@@ -28,8 +28,8 @@ def result(tmp_path_factory):
 
 def _history(arm, metric):
     """Read [runs, epochs] of a metric from the files, where an epoch ends."""
-    lines = [(run.workdir / "metrics.jsonl").read_text().splitlines() for run in arm.runs]
-    return np.array([[json.loads(line)[metric] for line in some if "val/loss" in line] for some in lines])
+    rows = [runs.rows(run.workdir) for run in arm.runs]
+    return np.array([[row[metric] for row in some if "val/loss" in row] for some in rows])
 
 
 def test_curves_are_the_means_with_their_bands(result):

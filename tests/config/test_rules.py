@@ -107,6 +107,9 @@ BAD_VALUES = [
     ("vary.weight_decay", (10**400,)),
     ("vary.weight_decay", (float("nan"),)),
     ("vary.label_smoothing", (0.1, 0.1)),
+    ("vary.label_smoothing", (1.0,)),
+    ("vary.label_smoothing", ("x",)),
+    ("vary.learning_rate", (1e-3, 0.0)),
 ]
 
 
@@ -241,6 +244,14 @@ def test_seeds_times_the_grid_are_limited():
     rules.validate(config)
     config.num_seeds = 257
     assert "config.num_seeds=257 with each of the 4 points" in message(config)
+
+
+def test_seeds_end_at_the_last_one():
+    config = default.get_config()
+    config.num_seeds, config.seed = 2, 2**32 - 2
+    rules.validate(config)
+    config.seed += 1
+    assert message(config).startswith("config.num_seeds=2 from config.seed=4294967295 on; accepted: up to seed")
 
 
 def test_a_network_must_fit_the_memory(monkeypatch):

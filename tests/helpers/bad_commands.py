@@ -94,7 +94,6 @@ TOGETHER = [
     (["seed=4294967295", "num_seeds=2"], ["config.num_seeds=2", "config.seed=4294967295", _A]),
     (["num_seeds=1024", "vary.weight_decay=(0.0,1.0)"], ["config.num_seeds=1024", "2048", "accepted: at most 1024"]),
     (["optimizer.warmup_epochs=41"], ["config.optimizer.warmup_epochs=41", "config.train.epochs=40"]),
-    (["model.attention=none", "vary.attention_dropout=(0.1,)"], ["config.vary.attention_dropout", "none"]),
     (["data.name=no_such_set"], ["config.data.name=no_such_set", "accepted: digits or a TFDS data set"]),
     (["data.name=../digits"], ["config.data.name=../digits", "accepted: digits or a TFDS data set"]),
     (["data.name=huggingface:mnist"], ["config.data.name=huggingface:mnist", _A]),
@@ -122,23 +121,24 @@ TOGETHER = [
         ],
         ["config.model", "1000 images", "accepted: sizes that"],
     ),
-    (["init_from=nothing.keras"], ["config.init_from=nothing.keras: no such file or directory", "accepted: a .keras"]),
-    (["init_from=file"], ["config.init_from=file: accepted are .keras and .weights.h5 files", _A]),
-    (
-        ["init_from=noise.keras"],
-        ["config.init_from=noise.keras: not a readable Keras weights file", "accepted: a .keras"],
-    ),
-    (["init_from=noise.weights.h5"], ["config.init_from=noise.weights.h5: not a readable Keras weights file", _A]),
-    (["init_from=."], ["config.init_from=.: there is no config.json of a run", "accepted: a .keras"]),
-    (["init_from=other"], ["config.init_from=other: there is no checkpoint in", "accepted: a .keras"]),
-    (["init_from=other/checkpoints/8"], ["config.init_from=other/checkpoints/8: no such file or directory", _A]),
-    (["init_from=wrong"], ["config.init_from=wrong:", "config.model.dim='64'", "accepted: a .keras"]),
-    (["init_from=list"], ["config.init_from=list:", "holds no configuration", "accepted: a .keras"]),
-    (["init_from=" + "x" * 300], ["config.init_from=xxx", "too long", "accepted: a .keras"]),
     (["model.num_head=2"], ["config.model.num_head: no such field; did you mean config.model.num_heads?"]),
     (["model=3"], ["config.model: no such field"]),
     (["nothing.at.all=3"], ["config.nothing.at.all: no such field; --help"]),
     (["__class__=3"], ["config.__class__: no such field; --help"]),
+]
+
+# Values of init_from.
+WEIGHTS = [
+    ("nothing.keras", ["config.init_from=nothing.keras: no such file or directory", "accepted: a .keras"]),
+    ("file", ["config.init_from=file: accepted are .keras and .weights.h5 files", _A]),
+    ("noise.keras", ["config.init_from=noise.keras: not a readable Keras weights file", "accepted: a .keras"]),
+    ("noise.weights.h5", ["config.init_from=noise.weights.h5: not a readable Keras weights file", _A]),
+    (".", ["config.init_from=.: there is no config.json of a run", "accepted: a .keras"]),
+    ("other", ["config.init_from=other: there is no checkpoint in", "accepted: a .keras"]),
+    ("other/checkpoints/8", ["config.init_from=other/checkpoints/8: no such file or directory", _A]),
+    ("wrong", ["config.init_from=wrong:", "config.model.dim='64'", "accepted: a .keras"]),
+    ("list", ["config.init_from=list:", "holds no configuration", "accepted: a .keras"]),
+    ("x" * 300, ["config.init_from=xxx", "too long", "accepted: a .keras"]),
 ]
 
 # Command lines of main.py as a whole.
@@ -147,6 +147,7 @@ MAIN = [
     (["--config="], ["--config=: no such file", _A]),
     (["--config=\x1b[31m\udcff.py"], [r"--config=\x1b[31m\udcff.py: no such file", _A]),
     (["--config=nothing.py"], ["--config=nothing.py: no such file", _A]),
+    (["--config", "nothing.py"], ["--config=nothing.py: no such file", _A]),
     (["--config=."], ["--config=.: no such file", _A]),
     (["--config=noise"], ["--config", "noise", "cannot be read"]),
     (["--config=empty.py"], ["--config", "get_config"]),
@@ -163,6 +164,7 @@ MAIN = [
     ([f"--config={ROOT}/configs/reproduction.py:keras4"], ["'keras4'", "accepted: keras2021, keras3, vit2021, vit3"]),
     ([f"--config={ROOT}/configs/vit.py:4x"], ["vit.py:4x", "accepted: HEADSxWIDTH"]),
     ([f"--config={ROOT}/configs/vit.py:99999x1"], ["config.model.num_heads=99999", _A]),
+    (["--config.seed=1", DIGITS, "--config.train.epochs=0"], ["config.train.epochs=0", _A]),
     ([DIGITS, "more"], ["unexpected 'more'", "--flag=value"]),
     ([DIGITS, "two\nlines"], [r"unexpected 'two\nlines'", "--flag=value"]),
     ([DIGITS, "--wordkir=x"], ["wordkir", "--help"]),
@@ -191,15 +193,15 @@ SWEEP_FILES = [
     ({"program": "x" * 5000}, ["program='xxx", _A]),
     ({"run_cap": 10**12}, ["run_cap=1000000000000", _A]),
     ({"method": "random", "run_cap": 10**6}, ["run_cap=1000000", _A]),
-    ({"early_terminate": {"type": "hyperband"}}, ["early_terminate", "take it out"]),
-    (_values(), ["parameters.config.seed: values=[]", _A]),
-    (_values(0, 1, 0), ["parameters.config.seed: 0 is there twice"]),
     (_values(0, "a\0b"), ["parameters.config.seed", "texts in one line"]),
     (_values(0, "two\nlines"), ["parameters.config.seed", "texts in one line"]),
     (_values(0, -1), ["config.seed=-1", _A]),
     (_values(0, 2**32), ["config.seed=4294967296", _A]),
     (_values(0, 0.5), ["config.seed=0.5", _A]),
-    (_values(*range(20_000)), ["parameters: a grid of 20,000 points", "accepted: at most 10000"]),
+    (
+        {"parameters": {"config.seed": {"values": [*range(200)]}, "config.num_seeds": {"values": [*range(1, 101)]}}},
+        ["parameters: a grid of 20,000 points", "accepted: at most 10000"],
+    ),
     (_values(0, 1, method="random", run_cap=2, metric={"name": 3}), ["metric=", _A]),
     ({"parameters": {"config.seeds": {"value": 0}}}, ["config.seeds: no such field; did you mean config.num_seeds?"]),
     ({"parameters": {f"config.model.dim{i}": {"values": [*range(10)]} for i in range(9)}}, ["grid of 1,000,000,000"]),
@@ -219,16 +221,13 @@ SWEEP_FILES = [
         },
         ["parameters.config.seed: probabilities=[nan, 1.0]", _A],
     ),
-    (b"", ["holds NoneType", "accepted: a mapping"]),
     (b"- a\n- b\n", ["holds list", "accepted: a mapping"]),
     (b"just text", ["holds str", "accepted: a mapping"]),
     (b"\x00\x01\xff\xfe", ["sweep.yaml", "cannot be read"]),
     (b"a: [1, 2", ["sweep.yaml", "no plain YAML: while parsing a flow sequence in"]),
-    (b"run: !!python/object/apply:os.mkdir [traces]", ["no plain YAML", "python/object/apply:os.mkdir"]),
     (b"run: !!python/object/new:subprocess.Popen [[touch, traces]]", ["no plain YAML", "python/object/new"]),
     (b"run: !secret 3", ["no plain YAML", "!secret"]),
-    (b"method: grid\nmethod: random", ["'method' is there twice"]),
-    (b"x: " + b"[" * 5000, ["no plain YAML"]),
+    (b"x: " + b"[" * 700, ["no plain YAML"]),
     (b"#" * 2_000_000, ["bytes", "accepted: a sweep file of at most"]),
     (
         "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))]).encode()
@@ -249,12 +248,17 @@ OTHERS = [
     *[("eanet.sweep", ["good.yaml", f"--jobs={n}"], [f"--jobs={n}", _A]) for n in ("0", "-1", "x", "1.5", "9" * 5)],
     *[("eanet.sweep", ["good.yaml", f"--shard={n}"], [f"--shard={n}", _A]) for n in ("0/2", "3/2", "1", "1/", "-1/2")],
     ("eanet.sweep", ["good.yaml", f"--shard=1/{'9' * 5000}"], ["--shard=1/9", _A]),
-    *[("eanet.sweep", ["good.yaml", f"--seeds={n}"], [f"--seeds={n}", _A]) for n in ("a", "-1", "0,,1", "0,0", "1.0")],
+    *[
+        ("eanet.sweep", ["good.yaml", f"--seeds={n}"], [f"--seeds={n}", _A])
+        for n in ("a", "-1", "0,,1", "0,0", "1.0", "1,01")
+    ],
     ("eanet.sweep", ["good.yaml", f"--seeds={'9' * 5000}"], ["--seeds=9", _A]),
     ("eanet.sweep", ["good.yaml", "--seeds=4294967296"], ["config.seed=4294967296", _A]),
     ("eanet.sweep", ["good.yaml", "--dry"], ["--dry", "--help"]),
+    ("eanet.sweep", ["bayes.yaml", "--shard=1/2"], ["--shard does not go with method=bayes"]),
     ("eanet.sweep", ["good.yaml", "--", "--config.seed=3"], ["--config.seed=3 after --", _A]),
     ("eanet.sweep", ["good.yaml", "--", "--config.model.dim=0"], ["config.model.dim=0", _A]),
+    ("eanet.sweep", ["good.yaml", "--", "--config.train.epoch=2"], ["config.train.epoch: no such field"]),
     ("eanet.sweep", ["good.yaml", "--", "--workdir=x"], ["--workdir=x after --", _A]),
     ("eanet.sweep", ["good.yaml", "--", "seed=3"], ["unexpected 'seed=3'", "--flag=value"]),
     ("eanet.evaluate", [], ["--workdir", "--config", "--help"]),
@@ -307,6 +311,25 @@ OTHERS = [
     ("eanet.dashboard", ["--dry-run", "more"], ["more", "--help"]),
 ]
 
+# Some of every program and kind, to be run in processes of their own as well.
+ALONE = [
+    ("main.py", [], "--config is missing"),
+    ("main.py", [DIGITS, "--config.train.batch_size=2.5", "--workdir=new"], "config.train.batch_size=2.5"),
+    ("main.py", [DIGITS, "--config.model.patch_size=16", "--workdir=new"], "config.model.patch_size=16"),
+    ("main.py", [DIGITS, "--config.model.num_head=2"], "did you mean config.model.num_heads?"),
+    ("main.py", ["--config=\x1b[31m\udcff.py"], r"--config=\x1b[31m\udcff.py: no such file"),
+    ("main.py", ["--config=raises.py"], "ValueError: on purpose"),
+    ("main.py", [DIGITS, "two\nlines"], r"unexpected 'two\nlines'"),
+    ("main.py", [DIGITS, "--workdir=other"], "another run"),
+    ("eanet.sweep", ["nothing.yaml"], "nothing.yaml cannot be read"),
+    ("eanet.sweep", ["good.yaml", "--jobs=0"], "--jobs=0"),
+    ("eanet.evaluate", ["--workdir=file"], "--workdir=file is a file"),
+    ("eanet.evaluate", [DIGITS, "--config.init_from=nothing"], "config.init_from=nothing: no such file"),
+    ("eanet.compare", ["runs", "--out=file"], "--out=file is a file"),
+    ("eanet.cost", [DIGITS, "--config.model.patch_size=3"], "config.model.patch_size=3"),
+    ("eanet.dashboard", ["--dry-run", "--project="], "--project=''"),
+]
+
 _CONFIG_FILE = "from configs import digits\n\n\ndef get_config():\n    config = digits.get_config()\n    {}\n"
 
 
@@ -328,6 +351,7 @@ def prepare(directory: pathlib.Path) -> None:
     for name, body in bodies.items():
         (directory / f"{name}.py").write_text(_CONFIG_FILE.format(body))
     (directory / "good.yaml").write_text(yaml.safe_dump(GRID))
+    (directory / "bayes.yaml").write_text(yaml.safe_dump(GRID | {"method": "bayes", "run_cap": 2}))
     fields = digits.get_config().to_dict()
     model = fields["model"]
     contents = {"other": fields | {"seed": 7}, "patch": fields | {"model": model | {"patch_size": 3}}}

@@ -1,23 +1,40 @@
-"""Commands in a process each, started quickly: a helper imports everything once and forks a child for every command.
-
-A child runs the program as Python itself would, as `__main__`, and ends with its exit code; JAX has not yet looked for
-devices when it is forked. As a program this file is the helper: requests as JSON lines on stdin, answers on stdout.
-"""
+"""Command lines as a person types them: called in this process, in milliseconds, or run in one of their own."""
 
 import contextlib
 import dataclasses
-import json
+import logging
 import os
 import pathlib
 import runpy
-import signal
 import subprocess
 import sys
-import time
-import traceback
+import warnings
+from collections.abc import Callable, Iterator
+
+import jax
+import pytest
+import sklearn.datasets  # noqa: F401, as it sets variables of the environment once
+from absl import flags
+from absl.testing import flagsaver
+
+import eanet.compare.__main__
+import eanet.cost
+import eanet.dashboard
+import eanet.evaluate
+import eanet.sweep.__main__
+from eanet import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
-_LIMIT = 60  # seconds after which a child is killed; what is allowed is the test's to say
+_ENTRIES = {
+    "eanet.sweep": eanet.sweep.__main__.main,
+    "eanet.evaluate": eanet.evaluate.main,
+    "eanet.compare": eanet.compare.__main__.main,
+    "eanet.cost": eanet.cost.main,
+    "eanet.dashboard": eanet.dashboard.main,
+}
+# A proxy that refuses stands for a network that is not there.
+_NO_NETWORK = {"https_proxy": "http://127.0.0.1:9"}
+_NOT_SHOWN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)  # by Python's own filters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,112 +44,77 @@ class Done:
     code: int
     stdout: str
     stderr: str
-    seconds: float
 
 
-class Commands:
-    """Run commands one after the other; close when done."""
+def run_here(program: str, arguments: list[str], directory: pathlib.Path, capture: pytest.CaptureFixture) -> Done:
+    """Call main.py, or a module of this project, as its last lines do, but without its handlers of signals.
 
-    def __init__(self, scratch: pathlib.Path):
-        self._files = scratch / "stdout", scratch / "stderr"
-        # A proxy that refuses stands for a network that is not there.
-        own = {"PYTHONPATH": str(ROOT), "https_proxy": "http://127.0.0.1:9", "PYTHONDONTWRITEBYTECODE": "1"}
-        self._helper = subprocess.Popen(
-            [sys.executable, __file__],
-            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": os.environ | own},
-        )
+    Warnings and what is logged are printed, as in a process of its own.
+    """
+    with _own_state(program, arguments, directory) as warned:
+        capture.readouterr()
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.WARNING)
+        logging.getLogger().addHandler(handler)
+        try:
+            code = cli.run(_entry(program))
+        except SystemExit as stop:
+            code = stop.code or 0
+        finally:
+            logging.getLogger().removeHandler(handler)
+    for warning in warned:
+        if not issubclass(warning.category, _NOT_SHOWN):
+            print(warning, file=sys.stderr)
+    return Done(code, *capture.readouterr())
 
-    def run(self, program: str, arguments: list[str], directory: pathlib.Path) -> Done:
-        """Run main.py, or a module of this project, in a directory."""
-        request = {"program": program, "arguments": arguments, "directory": str(directory)}
-        request["files"] = list(map(str, self._files))
-        print(json.dumps(request), file=self._helper.stdin, flush=True)
-        answer = json.loads(self._helper.stdout.readline())
-        stdout, stderr = (file.read_text(errors="replace") for file in self._files)
-        return Done(answer["code"], stdout, stderr, answer["seconds"])
 
-    def close(self) -> None:
-        """End the helper."""
-        self._helper.stdin.close()
-        self._helper.wait(10)
+def run_alone(program: str, arguments: list[str], directory: pathlib.Path) -> Done:
+    """Run the same command in a process of its own."""
+    start = [str(ROOT / program)] if program.endswith(".py") else ["-m", program]
+    own = os.environ | _NO_NETWORK | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *start, *arguments], cwd=directory, env=own, capture_output=True, text=True, timeout=60
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def _entry(program: str) -> Callable[[], None]:
+    if program in _ENTRIES:
+        return _ENTRIES[program]
+    main = runpy.run_path(str(ROOT / program))["main"]  # afresh, as its flags are defined where it is loaded
+    return lambda: main(cli.parse_flags(sys.argv))
+
+
+@contextlib.contextmanager
+def _own_state(program: str, arguments: list[str], directory: pathlib.Path) -> Iterator[list]:
+    """Set what a process has of its own, and restore it; gives the warnings meanwhile."""
+    settings, level = jax.config.values, logging.getLogger("absl").level
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        flagsaver.flagsaver(),
+        warnings.catch_warnings(action="always", record=True) as warned,
+    ):
+        patch.chdir(directory)
+        patch.setattr(sys, "argv", [program, *arguments])
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.delitem(sys.modules, "config_config", raising=False)  # as which ml_collections loads every file
+        for name, value in _NO_NETWORK.items():
+            patch.setenv(name, value)
+        try:
+            yield warned
+        finally:
+            flags.FLAGS.unparse_flags()
+            logging.getLogger("absl").setLevel(level)
+            now = jax.config.values
+            for name in settings:
+                if now[name] != settings[name]:
+                    jax.config.update(name, settings[name])
 
 
 def snapshot(directory: pathlib.Path) -> dict[str, bytes | None]:
     """Return everything below a directory with its bytes; None for directories."""
-    return {str(p.relative_to(directory)): p.read_bytes() if p.is_file() else None for p in directory.rglob("*")}
-
-
-def _execute(program: str, arguments: list[str]) -> int:
-    """Run a program as `python PROGRAM` or `python -m PROGRAM` does; gives the exit code."""
-    try:
-        if program.endswith(".py"):
-            sys.argv = [program, *arguments]
-            runpy.run_path(str(ROOT / program), run_name="__main__")
-        else:
-            for name in (program, f"{program}.__main__"):  # runpy warns of a module that was imported before
-                sys.modules.pop(name, None)
-            sys.argv = [program, *arguments]
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as stop:
-        if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    sys.stderr.flush()
-    return code
-
-
-def _fork(request: dict) -> int:
-    """Start a command in a child with its own output, directory and process group; gives its process id."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        for descriptor, file in zip((0, 1, 2), (os.devnull, *request["files"]), strict=True):
-            os.dup2(
-                os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY, 0o600), descriptor
-            )
-        os.chdir(request["directory"])
-        code = _execute(request["program"], request["arguments"])
-    finally:
-        os._exit(code)
-
-
-def _wait(child: int) -> int:
-    """Return a child's exit code, as the subprocess module does; kill it where it takes too long."""
-    deadline = time.monotonic() + _LIMIT
-    while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            os.killpg(child, signal.SIGKILL)
-        time.sleep(0.002)
-
-
-def _serve() -> None:
-    import sklearn.datasets  # noqa: F401, imported here for all children, as the rest
-    import tensorflow_datasets  # noqa: F401
-
-    import eanet.compare.__main__
-    import eanet.cost
-    import eanet.dashboard
-    import eanet.evaluate
-    import eanet.sweep.__main__
-    import eanet.train  # noqa: F401
-
-    for line in sys.stdin:
-        started = time.perf_counter()
-        code = _wait(_fork(json.loads(line)))
-        print(json.dumps({"code": code, "seconds": time.perf_counter() - started}), flush=True)
-
-
-if __name__ == "__main__":
-    _serve()
+    found = {}
+    for folder, folders, files in os.walk(directory):  # a few times faster than rglob
+        found |= {os.path.join(folder, name): None for name in folders}
+        found |= {path: pathlib.Path(path).read_bytes() for path in (os.path.join(folder, name) for name in files)}
+    return found

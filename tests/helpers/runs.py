@@ -15,15 +15,11 @@ from eanet.data import datasets as data
 from eanet.run.checkpoint import Checkpoints
 from eanet.training import members, sharding
 from eanet.training.trainer import Trainer
+from helpers.tiny import SIZES, flags
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Toy sizes with everything that a run has: four steps an epoch, the last of them on a smaller batch.
-TOY = (
-    "--config=configs/digits.py",
-    *("--config.data.train_limit=100", "--config.train.batch_size=32", "--config.model.patch_size=4"),
-    *("--config.model.depth=1", "--config.model.dim=16", "--config.model.mlp_dim=16"),
-    *("--config.checkpoint.every_epochs=1", "--config.wandb.mode=disabled"),
-)
+# Everything that a run has: four steps an epoch, the last of them on a smaller batch.
+TOY = ("--config=configs/digits.py", *flags(SIZES | {"checkpoint.every_epochs": 1, "wandb.mode": "disabled"}))
 
 
 def start(*arguments, program=("main.py",), **environment):
@@ -64,11 +60,11 @@ def count_rows(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def rows(workdir):
-    """Read metrics without the timings, which are no function of the configuration."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    timed = "train/images_per_second"
-    return [{name: value for name, value in json.loads(line).items() if name != timed} for line in lines]
+def rows(workdir, timings=False):
+    """Read metrics, by default without the timings, which are no function of the configuration."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    left_out = () if timings else ("train/images_per_second",)
+    return [{name: value for name, value in row.items() if name not in left_out} for row in found]
 
 
 def state(workdir, arguments):

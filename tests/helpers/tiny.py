@@ -6,24 +6,29 @@ from configs import default, digits
 from eanet import train
 from eanet.errors import UserError
 
+SIZES = {
+    "data.train_limit": 100,
+    "model.dim": 16,
+    "model.mlp_dim": 16,
+    "model.depth": 1,
+    "model.patch_size": 4,
+    "train.batch_size": 32,
+}
+
 
 def tiny_config(**overrides):
     """Return digits at toy size; keys are dotted fields with __ for the dot, train__epochs=1 say."""
     config = digits.get_config()
-    fields = {
-        "data__train_limit": 100,
-        "model__dim": 16,
-        "model__mlp_dim": 16,
-        "model__depth": 1,
-        "model__patch_size": 4,
-        "train__batch_size": 32,
-        "train__epochs": 2,
-        "checkpoint__every_epochs": 1,
-        "wandb__mode": "disabled",
-    }
-    for name, value in (fields | overrides).items():
-        set_field(config, name.replace("__", "."), value)
+    fields = SIZES | {"train.epochs": 2, "checkpoint.every_epochs": 1, "wandb.mode": "disabled"}
+    fields |= {name.replace("__", "."): value for name, value in overrides.items()}
+    for field, value in fields.items():
+        set_field(config, field, value)
     return config
+
+
+def flags(fields):
+    """Return fields as they stand on a command line."""
+    return tuple(f"--config.{field}={value}" for field, value in fields.items())
 
 
 def set_field(config, field, value):

@@ -11,19 +11,14 @@ import time
 import pytest
 import yaml
 
+from helpers.tiny import SIZES, flags
 from helpers.wandb_server import WandbServer
 
 _ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits.py"
-# Toy size as in tiny.py. The compiled program depends on neither epochs nor seed: most runs find it in the cache.
-TOY = tuple(
-    f"--config.{field}"
-    for field in (
-        *("data.train_limit=100", "model.dim=16", "model.mlp_dim=16", "model.depth=1", "model.patch_size=4"),
-        *("augment.rotation=0", "augment.zoom=0", "augment.contrast=0"),
-        *("optimizer.schedule=constant", "train.batch_size=32"),
-    )
-)
+# The compiled program depends on neither epochs nor seed: most runs find it in the cache.
+_PLAIN = {"augment.rotation": 0, "augment.zoom": 0, "augment.contrast": 0, "optimizer.schedule": "constant"}
+TOY = flags(SIZES | _PLAIN)
 # `wandb agent` that looks after its children every second instead of every five.
 _AGENT = (
     "from wandb import wandb_agent; from wandb.cli.cli import cli; "

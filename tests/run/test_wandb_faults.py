@@ -15,6 +15,7 @@ import time
 
 import pytest
 
+from helpers import runs
 from helpers.wandb_clients import DIGITS, TOY, Clients
 from helpers.wandb_server import WandbServer
 
@@ -38,8 +39,7 @@ class Outcome:
 
     @property
     def rows(self):
-        lines = (self.workdir / "metrics.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k != "train/images_per_second"} for line in lines]
+        return runs.rows(self.workdir)
 
     @property
     def results(self):
@@ -243,6 +243,6 @@ def test_a_killed_run_has_every_row_once(server, clients):
     text = clients.output(again)
     assert again.returncode == 0 and "Going on from step" in text, text
     (run,) = server.runs.values()
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows = runs.rows(workdir)
     assert [row["step"] for row in run.history if "step" in row] == [row["step"] for row in rows]
     assert len(rows) == 60

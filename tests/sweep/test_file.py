@@ -308,7 +308,7 @@ _BAD = [  # changes of a file that is right, and what the message names
     ({"method": "sobol"}, "method='sobol'"),
     ({"method": ["grid"]}, "method=['grid']"),
     ({"program": "mein.py"}, "program='mein.py'"),
-    ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs W&B's server"),
+    ({"early_terminate": {"type": "hyperband"}}, "early_terminate needs W&B's server (wandb sweep); without"),
     ({"parametrs": {}}, "'parametrs': no such key"),
     ({"parameters": {}}, "parameters is missing or empty"),
     ({"parameters": {"config.seed": 3}}, "parameters.config.seed=3"),
@@ -326,7 +326,7 @@ _BAD = [  # changes of a file that is right, and what the message names
     ({"command": [*_COMMAND, "--config.wandb.group=${envvar:USER}"]}, "${envvar:USER}"),
     ({"method": "grid"} | {"parameters": _distribution("uniform", min=0, max=1)["parameters"]}, "a grid takes value"),
     ({"method": "grid"} | {"parameters": _parameter(values=[1], probabilities=[1])["parameters"]}, "no probabilities"),
-    (_parameter(values=[]), "config.seed: values=[]"),
+    (_parameter(values=[]), "config.seed: values=[]; accepted: a list"),
     (_parameter(values=[0, 1, 0]), "config.seed: 0 is there twice"),
     (_parameter(values=[[1, 2]]), "config.seed: [1, 2]"),
     (_parameter(value=3, values=[1, 2]), "config.seed"),
@@ -343,7 +343,6 @@ _BAD = [  # changes of a file that is right, and what the message names
     (_parameter(values=[1, 2], probabilities=["a", 1]), "config.seed: probabilities=['a', 1]"),
     (_parameter(min=5, max=3), "config.seed: min=5 is not below max=3"),
     (_parameter(min=0, max=1.0), "config.seed: min=0 and max=1.0 are of different types"),
-    (_distribution("normal", sigma=0), "config.seed: sigma=0 is not above 0"),
     (_distribution("uniform", min=0, max=1.0, values=[1]), "config.seed: uniform"),
 ]
 
@@ -361,7 +360,7 @@ def test_a_bad_file_is_one_line_that_names_the_key(changes, says, monkeypatch, t
     ("content", "says"),
     [
         (b"- main.py", "holds list"),
-        (b"", "holds NoneType"),
+        (b"", "holds NoneType; accepted: a mapping"),
         (b"method: grid\nmethod: random", "'method' is there twice"),
         (b"parameters: {a: {value: 1, value: 2}}", "'value' is there twice"),
         (b"program: !!python/object/apply:os.mkdir [traces]", "python/object/apply:os.mkdir"),

@@ -14,16 +14,11 @@ import yaml
 
 from eanet import cli
 from eanet.sweep import __main__ as sweep
+from helpers import runs
+from helpers.wandb_clients import TOY
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_TOY = tuple(
-    f"--config.{field}"
-    for field in (
-        *("data.train_limit=100", "model.dim=16", "model.mlp_dim=16", "model.depth=1", "model.patch_size=4"),
-        *("augment.rotation=0", "augment.zoom=0", "augment.contrast=0", "optimizer.schedule=constant"),
-        *("train.batch_size=32", "wandb.mode=disabled"),
-    )
-)
+_TOY = (*TOY, "--config.wandb.mode=disabled")
 # Notes when it runs, and leaves what the sweep reads of a finished run.
 _STAND_IN = """
 import json, os, pathlib, sys, time
@@ -94,9 +89,8 @@ def _json(path):
 
 def _numbers(workdir):
     """Return everything that a run has measured, but not how long it took."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    rows.append(_json(workdir / "results.json"))
-    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+    results = _json(workdir / "results.json")
+    return [*runs.rows(workdir), {name: value for name, value in results.items() if "second" not in name}]
 
 
 def _times(directory):
@@ -128,7 +122,7 @@ def swept(tmp_path_factory):
     """A finished sweep of which one point cannot run: its batch is larger than the training set."""
     directory = tmp_path_factory.mktemp("swept")
     sizes = {"config.train.batch_size": {"values": [500, 32]}, "config.seed": {"values": [3]}}
-    _write(directory, sizes, flags=_TOY[:-2] + _TOY[-1:])
+    _write(directory, sizes, flags=[flag for flag in _TOY if "batch_size" not in flag])
     return directory, _sweep(directory, "--", "--config.train.epochs=1")
 
 
@@ -190,33 +184,6 @@ def test_shards_are_disjoint_and_together_everything(monkeypatch, tmp_path, caps
     assert len(set(parts["1/1"])) == 9 and len(parts["1/2"]) == 5 and not parts["11/11"]
     for n in (2, 4):
         assert sorted(sum((parts[f"{i}/{n}"] for i in range(1, n + 1)), [])) == sorted(parts["1/1"])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--shard=0/2"], "--shard=0/2"),
-        (["--shard=3/2"], "--shard=3/2"),
-        (["--shard=half"], "--shard=half"),
-        (["--seeds=1,1"], "--seeds=1,1"),
-        (["--seeds=1,01"], "--seeds=1,01"),
-        (["--seeds=a"], "--seeds=a"),
-        (["--jobs=0"], "--jobs=0"),
-        (["--jobs=two"], "--jobs"),
-        (["--sed=3"], "--sed=3"),
-        (["--config.train.epochs=2"], "--config.train.epochs=2"),
-        (["--shard=1/2"], "--shard does not go with method=bayes"),
-        (["--", "--config.train.epoch=2"], "config.train.epoch: no such field"),
-        (["--", "train.epochs=2"], "unexpected 'train.epochs=2'"),
-        (["--", "--config.seed=2"], "--config.seed"),  # all points would be the same
-    ],
-)
-def test_bad_arguments_are_one_line_and_write_nothing(arguments, says, monkeypatch, tmp_path, capsys):
-    _write(tmp_path, {"config.seed": {"values": [0, 1]}}, method="bayes", run_cap=2)
-    assert _main(monkeypatch, tmp_path, *arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("error: ") and says in printed.err and printed.err.count("\n") == 1
-    assert not printed.out and [path.name for path in tmp_path.iterdir()] == ["toy.yaml"]
 
 
 @pytest.mark.system

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from helpers import runs
 from helpers.wandb_clients import AGENTS_CHILD, DIGITS, TOY, Clients, registered
 
 pytestmark = pytest.mark.system
@@ -26,10 +27,6 @@ def clients(server, tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-def _rows(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 def _await_rows(directory, number):
     """Wait until the one run below a directory has logged rows; gives its workdir."""
     deadline = time.monotonic() + 120
@@ -44,7 +41,7 @@ def _await_rows(directory, number):
 def _assert_history_is_complete(run, workdir):
     """Every row of the run's own record is at the server, once and with the same values, and so is the end."""
     logged = [row for row in run.history if "epoch" in row]
-    rows = _rows(workdir)
+    rows = runs.rows(workdir, timings=True)
     assert len(logged) == len(rows) > 0
     for ours, theirs in zip(rows, logged, strict=True):
         assert {name: theirs.get(name) for name in ours} == ours
@@ -103,7 +100,7 @@ def test_the_same_command_goes_on_with_the_same_run(server, clients, agent):
     ((run_id, run),) = server.runs.items()
     assert process.returncode == run.exit_code == 128 + signal.SIGTERM
     _assert_history_is_complete(run, workdir)
-    interrupted = len(_rows(workdir))
+    interrupted = len(runs.rows(workdir, timings=True))
     assert interrupted < epochs
 
     process = clients.start(*command, **agent)
@@ -162,7 +159,7 @@ def _assert_the_same_without_wandb(clients, workdirs):
         config = json.loads((theirs / "config.json").read_text())
         ours = own[config["model"]["num_heads"], config["seed"]]
         assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()} | {"output.log"}
-        for ours_row, theirs_row in zip(_rows(ours), _rows(theirs), strict=True):
+        for ours_row, theirs_row in zip(runs.rows(ours, timings=True), runs.rows(theirs, timings=True), strict=True):
             ours_row.pop("train/images_per_second"), theirs_row.pop("train/images_per_second")
             assert ours_row == theirs_row
         with np.load(ours / "predictions.npz") as a, np.load(theirs / "predictions.npz") as b:

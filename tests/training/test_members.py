@@ -9,7 +9,6 @@ import pytest
 
 from eanet import evaluate, train
 from eanet.compare import finished_run
-from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.run.rows import rows_of
@@ -251,28 +250,6 @@ def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
     assert len(runs) == 8 and {run.fields["train.label_smoothing"] for run in runs} == {0.0, 0.3}
     train.train(config, tmp_path / "run")
     assert "finished" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "overrides, message",
-    [
-        ({"num_seeds": 0}, "config.num_seeds=0; accepted: a whole number from 1 to 1024"),
-        (
-            {"num_seeds": 2, "seed": 2**32 - 1},
-            "config.num_seeds=2 from config.seed=4294967295 on; accepted: up to seed",
-        ),
-        ({"vary__learning_rate": (1e-3, 0.0)}, r"config.vary.learning_rate=\(0.001, 0.0\); accepted: a tuple of"),
-        (
-            {"vary__label_smoothing": (0.1, 0.1)},
-            r"config.vary.label_smoothing=\(0.1, 0.1\); accepted: a tuple of different",
-        ),
-        ({"vary__label_smoothing": (1.0,)}, r"config.vary.label_smoothing=\(1.0,\)"),
-        ({"vary__label_smoothing": ("x",)}, r"config.vary.label_smoothing=\('x',\)"),
-    ],
-)
-def test_what_cannot_be_varied_is_said(overrides, message):
-    with pytest.raises(UserError, match=message):
-        rules.validate(tiny_config(**overrides))
 
 
 def test_a_grid_of_one_value_is_a_run_like_any_other(tmp_path, capsys):
