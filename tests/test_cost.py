@@ -15,6 +15,7 @@ from eanet import cost
 from eanet.attention.external import ExternalAttention
 from eanet.errors import UserError
 from eanet.model import footprint
+from eanet.model.vision_transformer import build_model
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_the_least_memory_is_no_more_than_the_compiled_programs(fields):
     least = footprint.least_bytes(config.model, shape, 0, 1)
     assert least < footprint.activation_bytes(model, shape) < 20 * least
     networks = footprint.least_bytes(config.model, shape, 2, 0)
-    assert networks == 32 * footprint.parameters_of(config.model, shape, 1)
+    assert networks == 32 * footprint.Footprint(build_model(config.model, 1), shape).parameters
 
 
 def test_devices_say_their_memory_or_share_the_machines(monkeypatch):
