@@ -16,7 +16,7 @@ from eanet.model import footprint
 from helpers.bad_commands import ALONE, DIGITS, FIELDS, GRID, MAIN, OTHERS, SWEEP_FILES, TOGETHER, WEIGHTS, prepare
 from helpers.commands import run_alone, run_here, snapshot
 
-_SECONDS = 10
+_SECONDS = 10  # for a refusal, apart from what Python takes to start and import
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,9 @@ def run(capfd):
     """What runs commands in this process, which other tests find as it was."""
 
     def run(program, arguments, directory):
-        before = _state()
+        before, started = _state(), time.perf_counter()
         done = run_here(program, arguments, directory, capfd)
+        assert time.perf_counter() - started < _SECONDS
         assert _state() == before
         return done
 
@@ -56,9 +57,7 @@ def _state():
 
 def _check(run, place, program, arguments, says):
     """Run a command that must be refused as the issue demands; gives what it left."""
-    before, started = snapshot(place), time.perf_counter()
-    done = run(program, arguments, place)
-    assert time.perf_counter() - started < _SECONDS
+    before, done = snapshot(place), run(program, arguments, place)
     assert "Traceback" not in done.stderr, done.stderr
     assert (done.code, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
     assert done.stderr.startswith("error: ") and len(done.stderr) < 1200 and done.stderr[:-1].isprintable()

@@ -87,9 +87,9 @@ def test_runs_of_two_versions_are_compared(tmp_path, request):
     write_run(tmp_path / "old", old, answers(0.5, [0]))
     request.getfixturevalue("later")
     write_run(tmp_path / "new", with_power(new), answers(0.5, [1]))
-    assert len(read_comparison(tmp_path).groups) == 1  # two seeds of one arm
+    assert len(read_comparison(tmp_path).arms) == 1  # two seeds of one arm
     write_run(tmp_path / "other", with_power(other, 2.0), answers(0.5, [2]))
-    assert len(read_comparison(tmp_path).groups) == 2
+    assert len(read_comparison(tmp_path).arms) == 2
     assert {run.fields["model.feature_power"] for run in finished_run.find_runs([tmp_path])[0]} == {1.0, 2.0}
 
 
