@@ -167,6 +167,7 @@ def _parse(flag_values: flags.FlagValues, argv: list[str]) -> list[str]:
             if not pathlib.Path(file.partition(":")[0]).is_file():
                 raise UserError(f"--config={file}: no such file; accepted: a configuration file, e.g. configs/eanet.py")
     path = pathlib.Path(file.partition(":")[0])
+    sys.modules.pop("config_config", None)  # the name under which ml_collections loads every file
     try:
         rest = flag_values(argv)
         if flag_values.config is not None:

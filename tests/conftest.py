@@ -1,8 +1,10 @@
 """What all tests share: strict broadcasting, and no traces outside the test's own directory."""
 
+import functools
 import importlib.util
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,17 +32,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A finished tiny run, which nobody may change, and its results."""
-    workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train.train(tiny_config(), workdir)
+def _runs(tmp_path_factory):
+    """Train a configuration once for all tests."""
+
+    @functools.cache
+    def run(**overrides):
+        workdir = tmp_path_factory.mktemp("run")
+        return workdir, train.train(tiny_config(**overrides), workdir)
+
+    return run
 
 
-@pytest.fixture(scope="session")
-def three_seeds(tmp_path_factory):
-    """A finished run of the seeds 5 to 7, which nobody may change, and its results."""
-    workdir = tmp_path_factory.mktemp("three")
-    return workdir, train.train(tiny_config(num_seeds=3, seed=5), workdir)
+@pytest.fixture
+def finished(_runs, tmp_path_factory):
+    """A copy of a finished tiny run, and its results."""
+    return _copy(_runs(), tmp_path_factory)
+
+
+@pytest.fixture
+def three_seeds(_runs, tmp_path_factory):
+    """A copy of a finished run of the seeds 5 to 7, and its results."""
+    return _copy(_runs(num_seeds=3, seed=5), tmp_path_factory)
+
+
+def _copy(run, tmp_path_factory):
+    workdir, results = run
+    return shutil.copytree(workdir, tmp_path_factory.mktemp("copy") / "run"), results
 
 
 @pytest.fixture(scope="session")

@@ -299,6 +299,7 @@ OTHERS = [
     ("eanet.compare", ["runs", "--nothing=1"], ["--nothing=1", "--help"]),
     ("eanet.cost", [], ["--config is missing", _A]),
     ("eanet.cost", [DIGITS, "--match=nothing.py"], ["nothing.py: no such file", _A]),
+    ("eanet.cost", [DIGITS, "--match=empty.py"], ["--config=empty.py", "get_config"]),
     ("eanet.cost", [DIGITS, "--match"], ["match", "--help"]),
     ("eanet.cost", [DIGITS, "--config.model.dim=0"], ["config.model.dim=0", _A]),
     ("eanet.cost", [DIGITS, "--config.model.patch_size=3"], ["config.model.patch_size=3", "8×8"]),
