@@ -24,11 +24,13 @@ for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_SWEEP_ID"):
 import jax
 import pytest
 
-from eanet import train
+from eanet import cache, train
 from helpers.tiny import tiny_config
 from helpers.wandb_server import WandbServer
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# From the first compilation on: JAX looks for its cache once, and a test of a layer may come before the first run.
+cache.keep_compiled_programs()
 
 
 @pytest.fixture(scope="session")

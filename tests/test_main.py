@@ -99,6 +99,7 @@ def test_a_signal_from_outside_saves_and_exits_with_its_code(tmp_path):
     assert any((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", sorted(path.stem for path in (_ROOT / "configs").glob("[!_]*.py")))
 def test_every_configuration_trains_two_steps(name, tmp_path, tfds_dir):
     import importlib

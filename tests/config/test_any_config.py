@@ -137,6 +137,7 @@ def test_every_field_is_drawn():
 _OPTIONS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.system
 @settings(max_examples=8, derandomize=True, database=None, **_OPTIONS)
 @given(_configs())
 def test_a_configuration_trains_or_is_refused(config):

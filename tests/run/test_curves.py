@@ -7,21 +7,21 @@ from eanet.run import curves
 from eanet.run.rows import combine
 from eanet.training import metrics
 from eanet.training.members import Member
-from helpers import runs
 
 
-def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(three_seeds, tmp_path, monkeypatch):
+def test_curves_show_the_seeds_interval_and_the_points_of_a_grid(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(curves.plt, "close", drawn.append)
-    recorded = runs.rows(three_seeds[0])
-    curves.draw(recorded, tmp_path / "seeds.png", "seeds", 10, [Member(5), Member(6), Member(7)])
     numbers = [
-        {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5)
+        {f"{split}/{name}": value for split in ("train", "val") for name in metrics.NAMES} for value in (0.4, 0.5, 0.7)
     ]
+    three = [Member(5), Member(6), Member(7)]
+    recorded = [{"epoch": epoch} | combine(three, dict(zip(three, numbers, strict=True))) for epoch in (1.0, 2.0)]
+    curves.draw(recorded, tmp_path / "seeds.png", "seeds", 10, three)
     grid = [Member(0, (("learning_rate", rate),)) for rate in (0.1, 0.2)]
     two = [Member(0), Member(1)]
     for name, members in (("grid", grid), ("two", two)):
-        row = combine(members, dict(zip(members, numbers, strict=True)))
+        row = combine(members, dict(zip(members, numbers[:2], strict=True)))
         last = combine(members, {members[0]: numbers[0]})  # the other one has diverged
         rows = [{"epoch": epoch} | values for epoch, values in ((1.0, row), (2.0, row), (3.0, last))]
         curves.draw(rows, tmp_path / f"{name}.png", name, 10, members)

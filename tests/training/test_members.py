@@ -19,6 +19,7 @@ from helpers.runs import rows
 from helpers.tiny import tiny_config
 
 GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__label_smoothing": (0.0, 0.3)}
+_MORE = ({"model__attention": "self"}, {"train__microbatch": 8})
 
 
 def _bits(config, num_steps=4):
@@ -55,7 +56,7 @@ def test_a_member_has_the_configuration_of_a_run_of_its_own():
     assert config.to_dict() == tiny_config(seed=7, **GRID).to_dict()  # untouched
 
 
-@pytest.mark.parametrize("overrides", [{}, {"model__attention": "self"}, {"train__microbatch": 8}])
+@pytest.mark.parametrize("overrides", [{}, *(pytest.param(one, marks=pytest.mark.system) for one in _MORE)])
 def test_a_seed_of_a_group_computes_the_bits_of_a_run_alone(overrides):
     together = _bits(tiny_config(num_seeds=3, **overrides))
     assert len(set(together.values())) == 3
@@ -89,7 +90,7 @@ def _gradients(config):
     return jax.tree.map(np.asarray, state.opt_state[0].mu)
 
 
-@pytest.mark.parametrize("at_once", [2, 8])
+@pytest.mark.parametrize("at_once", [2, pytest.param(8, marks=pytest.mark.system)])
 def test_members_at_once_or_one_after_another_differ_by_rounding_alone(at_once):
     """2 of 3 leaves a remainder."""
     apart = _gradients(tiny_config(num_seeds=3))
