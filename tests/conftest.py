@@ -92,6 +92,14 @@ def _synthetic_tfds(tmp_path_factory, file_format):
     return directory
 
 
+def pytest_configure(config):
+    """Compile without most optimizations by default, where programs compile for seconds and run for milliseconds.
+
+    The tests with a marker are of programs as a user has them.
+    """
+    jax.config.update("jax_disable_most_optimizations", "not system" in config.option.markexpr)
+
+
 def pytest_ignore_collect(collection_path, config):
     """Import Keras only if its tests may run: it takes seconds in each worker."""
     if collection_path.name.startswith("test_keras_") and "not parity" in config.option.markexpr:

@@ -25,7 +25,7 @@ def setup(dataset):
 
 @pytest.fixture(scope="module")
 def start(setup):
-    return step.init_state(setup, jax.random.key(0), HYPERPARAMETERS)
+    return jax.jit(functools.partial(step.init_state, setup))(jax.random.key(0), HYPERPARAMETERS)
 
 
 HYPERPARAMETERS = jax.tree.map(lambda x: x[0], members.hyperparameters(tiny_config().to_dict(), [members.Member(0)]))
