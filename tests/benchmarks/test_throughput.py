@@ -15,7 +15,7 @@ def test_two_contenders_side_by_side(tmp_path):
     out = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks.throughput", "--toy", "--batch=16", "--repetitions=3", "--augmented"]
     command += ["--contenders=ours;keras-jax;torch", f"--out={out}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     ours, theirs = result["summaries"]

@@ -73,7 +73,7 @@ def run_alone(program: str, arguments: list[str], directory: pathlib.Path) -> Do
     start = [str(ROOT / program)] if program.endswith(".py") else ["-m", program]
     own = os.environ | _NO_NETWORK | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, *start, *arguments], cwd=directory, env=own, capture_output=True, text=True, timeout=60
+        [sys.executable, *start, *arguments], cwd=directory, env=own, capture_output=True, text=True, timeout=180
     )
     return Done(done.returncode, done.stdout, done.stderr)
 

@@ -36,7 +36,7 @@ def complete(*arguments, **environment):
     return process.returncode, text
 
 
-def end(process, seconds=240):
+def end(process, seconds=480):
     """Wait for a process's end, and give what it printed; where it does not come, none is left behind."""
     try:
         return process.communicate(timeout=seconds)[0]
@@ -44,7 +44,7 @@ def end(process, seconds=240):
         process.kill()
 
 
-def wait_until(condition, process, seconds=120):
+def wait_until(condition, process, seconds=300):
     """Wait for a condition that a running process brings about; give whether it came before the process's end."""
     limit = time.monotonic() + seconds
     while not condition():

@@ -57,7 +57,7 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(start, number, code):
     assert process.stdout.readline() == f"{number.name} {code}\n"
     assert process.poll() is None
     process.send_signal(number)
-    assert process.wait(10) == code
+    assert process.wait(30) == code
     assert process.stderr.read() == f"{number.name}: stopped at once.\n"
 
 
@@ -67,7 +67,7 @@ def test_a_shells_background_ignores_ctrl_c_and_a_run_does_not(start):
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "SIGINT 130\n"
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 130
+    assert process.wait(30) == 130
 
 
 _COMPILED = """
@@ -88,13 +88,13 @@ def test_the_second_signal_ends_a_compiled_call_too(start):
     time.sleep(0.5)
     assert process.poll() is None
     process.terminate()
-    assert process.wait(10) == 143
+    assert process.wait(30) == 143
 
 
 def test_while_there_is_nothing_to_save_the_first_one_ends(start):
     process = start("at once")
     process.terminate()
-    assert process.wait(10) == 143
+    assert process.wait(30) == 143
     assert process.stderr.read() == "SIGTERM: stopped; there was nothing to save.\n"
 
 
@@ -136,7 +136,7 @@ def _stop_at(cold, moment, number, seeds):
     sent = time.monotonic()
     said = runs.end(process, 60)
     assert process.returncode == 128 + number, said
-    assert time.monotonic() - sent < 15, said
+    assert time.monotonic() - sent < 30, said
     about = [line for line in said.splitlines() if number.name in line]
     assert len(about) == 1 and "Traceback" not in said and "Fatal" not in said and "Exception" not in said, said
     assert not (workdir / "results.json").exists()

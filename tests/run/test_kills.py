@@ -80,7 +80,7 @@ def _kill_again_and_again(arguments, workdir, seed, kills, **environment):
     # Results come last: after them there is nothing left to kill.
     for when, name in (("before", "predictions.npz"), ("before", "results.json"), ("after", "results.json")):
         process = runs.start(*arguments, program=("-c", _KILLED_AT, when, name), **environment)
-        text = process.communicate(timeout=240)[0]
+        text = process.communicate(timeout=480)[0]
         assert process.returncode == -9 and "damaged" not in text, text
         assert (workdir / "results.json").exists() == (when == "after")
         met["results"] += 1

@@ -25,7 +25,7 @@ _EPOCHS = 60  # of three steps; a row each
 _EARLY = 8  # rows after which something happens midway
 _SLOW = pytest.mark.slow
 # What a fault at the start, one midway, and W&B's own processes may add to the time of a run without W&B.
-_START_SECONDS, _END_SECONDS, _PROCESS_SECONDS = 12, 22, 8
+_START_SECONDS, _END_SECONDS, _PROCESS_SECONDS = 20, 40, 15
 
 
 @dataclasses.dataclass
@@ -76,7 +76,7 @@ def _run(clients, mode, midway=None, **environment):
     started = time.monotonic()
     process = clients.start("main.py", DIGITS, *TOY, *flags, **environment)
     file = workdir / "metrics.jsonl"
-    while process.poll() is None and time.monotonic() < started + 100:
+    while process.poll() is None and time.monotonic() < started + 300:
         rows = file.read_text().count("\n") if file.exists() else 0
         if rows and not (workdir / "first").exists():
             (workdir / "first").write_text(str(time.time()))
@@ -115,9 +115,9 @@ def _assert_nothing_is_missing(outcome, undisturbed, seconds):
     for name, value in undisturbed.results.items():
         if not re.search("seconds|per_second", name):
             assert outcome.results[name] == value, name
-    # Generous to a noisy machine: a run that waits a second for the network at each row takes a minute longer.
-    assert outcome.results["seconds_train"] < 4 * undisturbed.results["seconds_train"] + 1
-    assert outcome.seconds_rows < 2 * undisturbed.seconds_rows + 3
+    # Generous, as other tests run beside it: a run that waits a second for the network at each row takes a minute longer.
+    assert outcome.results["seconds_train"] < 4 * undisturbed.results["seconds_train"] + 5
+    assert outcome.seconds_rows < 2 * undisturbed.seconds_rows + 15
     assert outcome.seconds < 1.5 * undisturbed.seconds + seconds
 
 
@@ -200,7 +200,7 @@ def test_an_interrupted_run_whose_server_is_dead_ends_soon_and_goes_on(server, c
         stopped.append(time.monotonic())
 
     outcome = _run(clients, "auto", interrupt)
-    assert time.monotonic() - stopped[0] < 26
+    assert time.monotonic() - stopped[0] < 45
     assert outcome.returncode == 128 + signal.SIGTERM
     assert "saved; the same command goes on" in outcome.text
     _assert_one_warning(outcome)
@@ -232,7 +232,7 @@ def test_a_killed_run_has_every_row_once(server, clients):
     workdir = clients.directory / "run"
     flags = (*TOY, "--config.train.epochs=60", "--config.checkpoint.every_epochs=5", f"--workdir={workdir}")
     process = clients.start("main.py", DIGITS, *flags, "--config.wandb.mode=online")
-    limit = time.monotonic() + 100
+    limit = time.monotonic() + 300
     file = workdir / "metrics.jsonl"
     while not file.exists() or file.read_text().count("\n") < 18:
         assert process.poll() is None and time.monotonic() < limit

@@ -27,7 +27,7 @@ def test_the_two_arms_of_the_clip_run_and_compare(tmp_path, tfds_dir):
         (tmp_path / name).symlink_to(_ROOT / name)
     run = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(_ROOT)}, "capture_output": True, "text": True}
     extra = ["--", f"--config.data.dir={tfds_dir}", *_TOY]
-    done = subprocess.run([sys.executable, "-m", "eanet.sweep", "sweeps/clip.yaml", *extra], **run, timeout=240)
+    done = subprocess.run([sys.executable, "-m", "eanet.sweep", "sweeps/clip.yaml", *extra], **run, timeout=480)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "clip: 2 of 2 done" in done.stdout
     comparison = read_comparison(tmp_path / "runs/clip")
@@ -37,7 +37,7 @@ def test_the_two_arms_of_the_clip_run_and_compare(tmp_path, tfds_dir):
     assert [len(run.rows) for arm in comparison.arms for run in arm.runs] == [2, 2]
     # The same start and the same draws, of which one arm's are clipped.
     assert without.runs[0].rows[0]["train/loss"] != clipped.runs[0].rows[0]["train/loss"]
-    done = subprocess.run([sys.executable, "-m", "eanet.compare", "runs/clip"], **run, timeout=240)
+    done = subprocess.run([sys.executable, "-m", "eanet.compare", "runs/clip"], **run, timeout=480)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(finding.finding(comparison))
     assert {"report.html", "curves.svg"} <= {path.name for path in (tmp_path / "runs/clip/comparison").iterdir()}

@@ -69,7 +69,7 @@ def _end(process, seconds):
 
 def _sweep(directory, *arguments, **environment):
     """Run the sweep file of a directory to its end."""
-    return _end(_start(directory, *arguments, **environment), 200)
+    return _end(_start(directory, *arguments, **environment), 400)
 
 
 def _main(monkeypatch, directory, *arguments):
@@ -108,7 +108,7 @@ def signals():
         signal.signal(number, handler)
 
 
-def _await(condition, process, seconds=60):
+def _await(condition, process, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline or process.poll() is not None:
@@ -198,7 +198,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(signals, tmp_path):
     process = _start(stopped, *extra)
     _await(lambda: [*stopped.glob("runs/toy/*/metrics.jsonl")], process)
     process.send_signal(signal.SIGINT)
-    code, printed = _end(process, 60)
+    code, printed = _end(process, 180)
     again = f"go on with  python -m eanet.sweep toy.yaml {' '.join(extra)}\n"
     assert code == 130 and f"SIGINT: stopped and saved; {again}" in printed
     (workdir,) = _workdirs(stopped)

@@ -29,7 +29,7 @@ def clients(server, tmp_path):
 
 def _await_rows(directory, number):
     """Wait until the one run below a directory has logged rows; gives its workdir."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         for file in directory.glob("**/metrics.jsonl"):
             if file.read_text().count("\n") >= number:

@@ -39,7 +39,7 @@ def _start_two(*arguments, programs=(("main.py",), ("main.py",))):
     ]
 
 
-def _end(group, seconds=60):
+def _end(group, seconds=180):
     """Wait for both; give their exit codes and what they printed. None is left behind."""
     limit = time.monotonic() + seconds
     try:
@@ -98,7 +98,7 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
     assert "Going on from step" in texts[0] and "SIGTERM at step" in texts[0] and "saved" in texts[0]
     assert texts[0].count("checkpoint 999 is damaged and moved to") == 1 and "damaged" not in texts[1]
 
-    codes, texts = _end(_start_two(*own), 120)
+    codes, texts = _end(_start_two(*own), 300)
     assert codes == [0, 0], texts
     assert [text.count("Going on from step") for text in texts] == [1, 0]
     assert [text.count("Test: ") for text in texts] == [1, 0]
@@ -109,7 +109,7 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
 def test_a_fault_in_one_process_ends_the_other(tmp_path):
     group = _start_two(*_RUN, f"--workdir={tmp_path / 'run'}", programs=(("main.py",), ("-c", _FAULTY)))
     assert runs.wait_until(lambda: (tmp_path / "run" / "environment.json").exists(), group[0])
-    codes, texts = _end(group, 120)  # a minute, and the time to compile
+    codes, texts = _end(group, 300)  # a minute, and the time to compile
     assert codes[1] == 1 and "RuntimeError: a fault of this process alone" in texts[1]
     assert codes[0] in (1, -6), texts
     assert "has lost another one" in texts[0] or "another task died" in texts[0]

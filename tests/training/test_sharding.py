@@ -34,7 +34,7 @@ def _train_on(devices, workdir, batch_size=32, microbatch=0, num_seeds=1):
         "JAX_PLATFORMS": "cpu",
     }
     command = [sys.executable, "-c", _PROGRAM, str(workdir), *map(str, (batch_size, microbatch, num_seeds))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("RESULT")[2])
 
