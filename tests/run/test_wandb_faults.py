@@ -115,7 +115,7 @@ def _assert_nothing_is_missing(outcome, undisturbed, seconds):
     for name, value in undisturbed.results.items():
         if not re.search("seconds|per_second", name):
             assert outcome.results[name] == value, name
-    # Generous, as other tests run beside it: a run that waits a second for the network at each row takes a minute longer.
+    # Generous, as other tests run beside it: a second of waiting at each row would be a minute.
     assert outcome.results["seconds_train"] < 4 * undisturbed.results["seconds_train"] + 5
     assert outcome.seconds_rows < 2 * undisturbed.seconds_rows + 15
     assert outcome.seconds < 1.5 * undisturbed.seconds + seconds
