@@ -13,7 +13,8 @@ import yaml
 from absl import flags
 
 from eanet.model import footprint
-from helpers.bad_commands import ALONE, DIGITS, FIELDS, GRID, MAIN, OTHERS, SWEEP_FILES, TOGETHER, WEIGHTS, prepare
+from helpers.bad_commands import ALONE, FIELDS, MAIN, OTHERS, TOGETHER, WEIGHTS, prepare
+from helpers.bad_sweep_files import DIGITS, GRID, SWEEP_FILES
 from helpers.commands import run_alone, run_here, snapshot
 
 _SECONDS = 30  # for a refusal in a process of its own, beside other tests; alone it takes a few

@@ -10,15 +10,7 @@ from eanet import train
 from eanet.compare import table as comparison_table
 from eanet.errors import UserError
 from helpers import runs
-from helpers.finished_runs import (
-    ARMS,
-    answers,
-    change_json,
-    make_config,
-    read_comparison,
-    write_arm,
-    write_run,
-)
+from helpers.finished_runs import ARMS, answers, change_json, make_config, read_comparison, write_arm, write_run
 from helpers.tiny import tiny_config
 
 

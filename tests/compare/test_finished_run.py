@@ -5,14 +5,7 @@ import pytest
 
 from eanet.compare import finished_run
 from eanet.errors import UserError
-from helpers.finished_runs import (
-    answers,
-    change_json,
-    make_config,
-    read_comparison,
-    write_arm,
-    write_run,
-)
+from helpers.finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run
 
 
 def test_a_run_made_twice_counts_once(tmp_path):
