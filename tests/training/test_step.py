@@ -40,6 +40,12 @@ def _run(setup, state, num_steps, key=0, split=None, dataset=None):
     return call(state, jax.random.key(key), HYPERPARAMETERS, *_arrays(split or dataset.train), np.int32(num_steps))
 
 
+def _step(setup, state, *batch):
+    """One step on a batch; compiled, because one operation at a time takes seconds."""
+    call = jax.jit(functools.partial(step.train_step, setup))
+    return call(state, jax.random.key(0), HYPERPARAMETERS, *batch)
+
+
 def _same_bits(a, b):
     return jax.tree.all(jax.tree.map(lambda x, y: bool(jnp.all(x == y)), a, b))
 
@@ -90,10 +96,9 @@ def test_masked_examples_have_no_influence(setup, start, dataset):
     mask = jnp.arange(32) < 4
     other_images, other_labels = images.at[4:].set(7), labels.at[4:].set(3)
     assert (images != other_images).any() and (labels != other_labels).any()
-    key = jax.random.key(0)
-    one, _ = step.train_step(setup, start, key, HYPERPARAMETERS, images, labels, mask)
-    other, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, mask)
-    unmasked, _ = step.train_step(setup, start, key, HYPERPARAMETERS, other_images, other_labels, jnp.ones(32, bool))
+    one, _ = _step(setup, start, images, labels, mask)
+    other, _ = _step(setup, start, other_images, other_labels, mask)
+    unmasked, _ = _step(setup, start, other_images, other_labels, jnp.ones(32, bool))
     assert _same_bits(one.params, other.params)
     assert not _same_bits(one.params, unmasked.params)
 
@@ -106,10 +111,8 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         model=model,
         preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, contrast=0.0, zoom=0.0),
     )
-    numbers = {name: value for name, value in HYPERPARAMETERS.items() if not name.endswith("dropout")}
-    state = step.init_state(plain, jax.random.key(0), numbers)
     images, labels = (x[:32] for x in _arrays(dataset.train))
-    padded, monitor = step.train_step(plain, state, jax.random.key(0), numbers, images, labels, jnp.arange(32) < 4)
+    padded, monitor = _step(plain, start, images, labels, jnp.arange(32) < 4)
 
     def loss(params):
         inputs = (images[:4].astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
@@ -117,7 +120,7 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
         targets = 0.9 * jax.nn.one_hot(labels[:4], 10) + 0.1 / 10
         return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
 
-    value, grads = jax.value_and_grad(loss)(state.params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(start.params)
     np.testing.assert_allclose(padded.epoch_sums["loss"] / 4, value, rtol=1e-5)
     # Adam's first step hides the gradient's scale, so a division by the wrong number shows only here.
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(grad)) for grad in jax.tree.leaves(grads)))
@@ -134,10 +137,9 @@ def test_micro_batches_change_nothing(setup, start, dataset, size, real):
     whole = dataclasses.replace(setup, microbatch=32)
     assert whole.model.mlp_dropout > 0 and whole.batch_size == 32
     images, labels = (x[:32] for x in _arrays(dataset.train))
-    arguments = (start, jax.random.key(0), HYPERPARAMETERS, images, labels, jnp.arange(32) < real)
-    expected, expected_monitor = jax.jit(functools.partial(step.train_step, whole))(*arguments)
-    parts = dataclasses.replace(setup, microbatch=size)
-    state, monitor = jax.jit(functools.partial(step.train_step, parts))(*arguments)
+    batch = (images, labels, jnp.arange(32) < real)
+    expected, expected_monitor = _step(whole, start, *batch)
+    state, monitor = _step(dataclasses.replace(setup, microbatch=size), start, *batch)
     for name, value in expected.epoch_sums.items():
         np.testing.assert_allclose(state.epoch_sums[name], value, rtol=1e-5)
     np.testing.assert_allclose(monitor.grad_norm, expected_monitor.grad_norm, rtol=1e-5)
@@ -153,10 +155,7 @@ def test_dropout_belongs_to_the_place_in_the_batch_and_the_step(setup, start, da
     one = dataclasses.replace(setup, preprocessing=dataclasses.replace(setup.preprocessing, rotation=0.0, zoom=0.0))
 
     def loss(place, number):
-        state, _ = step.train_step(
-            *(one, start.replace(step=jnp.int32(number)), jax.random.key(0), HYPERPARAMETERS),
-            *(images, labels, jnp.arange(32) == place),
-        )
+        state, _ = _step(one, start.replace(step=jnp.int32(number)), images, labels, jnp.arange(32) == place)
         return float(state.epoch_sums["loss"])
 
     losses = [loss(0, 0), loss(1, 0), loss(0, 4)]
@@ -173,7 +172,8 @@ def test_micro_batches_are_chosen_by_platform_or_by_the_configuration(dataset):
 def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, dataset):
     images, labels = _arrays(dataset.test[:50])
     assert len(labels) % 32
-    values = step.evaluate_call(setup, start.params, HYPERPARAMETERS, images, labels, 32)
+    evaluate = jax.jit(functools.partial(step.evaluate_call, setup, batch_size=32))
+    values = evaluate(start.params, HYPERPARAMETERS, images, labels)
     inputs = (images.astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
     logits = setup.model.apply({"params": start.params}, inputs)
     assert values["accuracy"].shape == (50,)
