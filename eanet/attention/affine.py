@@ -1,5 +1,7 @@
 """What the attentions share: linear layers as parameters, applied by an einsum, and the check of their input."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -31,8 +33,35 @@ class Affine(nn.Module):
 
 def apply_affine(equation: str, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Multiply by `equation` in the dtype of `x` and add the bias over the trailing axes."""
-    y = jnp.einsum(equation, x, kernel.astype(x.dtype))
+    y = _product(equation, x, kernel.astype(x.dtype))
     return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return the einsum of x and kernel.
+
+    On a CPU the first factor of the kernel's gradient is copied to be transposed. JAX's own rule puts d_y there; here
+    it is the smaller of d_y and x.
+    """
+    return jnp.einsum(equation, x, kernel)
+
+
+def _product_gradient(equation: str, factors: tuple[jax.Array, jax.Array], d_y: jax.Array) -> tuple:
+    inputs, y_axes = equation.split("->")
+    x_axes, kernel_axes = inputs.split(",")
+    x, kernel = factors
+    d_x = jnp.einsum(f"{y_axes},{kernel_axes}->{x_axes}", d_y, kernel)
+    (first_axes, first), (second_axes, second) = sorted([(x_axes, x), (y_axes, d_y)], key=lambda pair: pair[1].size)
+    shared = [axis for axis in first_axes if axis in second_axes and axis not in kernel_axes]
+    contracted = [[axes.index(axis) for axis in shared] for axes in (first_axes, second_axes)]
+    # Not by an einsum, which would put its factors in another order.
+    d_kernel = jax.lax.dot_general(first, second, (contracted, ([], [])))
+    own_axes = [axis for axis in first_axes + second_axes if axis not in shared]
+    return d_x, jnp.transpose(d_kernel, [own_axes.index(axis) for axis in kernel_axes])
+
+
+_product.defvjp(lambda equation, x, kernel: (jnp.einsum(equation, x, kernel), (x, kernel)), _product_gradient)
 
 
 def check_input(x: jax.Array) -> None:

@@ -66,17 +66,23 @@ class Dropout(nn.Module):
 
     rate: float  # from 0 to below 1
 
-    @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
         if deterministic or self.rate == 0:
             return x
+        keep, scale = self.draw(x.shape)
+        # Scaled last, a scalar joins the product that mostly follows; before the choice XLA stores it as a tensor.
+        return jnp.where(keep, x, jnp.zeros((), x.dtype)) * jnp.asarray(scale, x.dtype)
+
+    def draw(self, shape: tuple[int, ...]) -> tuple[jax.Array, float]:
+        """Return which values of an array of `shape` are kept, as booleans, and what these are multiplied by.
+
+        The first axis is the batch's.
+        """
         dropped, of = levels(self.rate)
         key, bits, places = self.make_rng("dropout"), of.bit_length() - 1, _places.get()
         if places is None:
-            draws = random_bits(key, x.shape, bits)
+            draws = random_bits(key, shape, bits)
         else:
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(places)
-            draws = jax.vmap(lambda key: random_bits(key, x.shape[1:], bits))(keys)
-        scale = jnp.asarray(of / (of - dropped), x.dtype)
-        # Scaled last, a scalar joins the product that mostly follows; before the choice XLA stores it as a tensor.
-        return jnp.where(draws >= dropped, x, jnp.zeros((), x.dtype)) * scale
+            draws = jax.vmap(lambda key: random_bits(key, shape[1:], bits))(keys)
+        return draws >= dropped, of / (of - dropped)

@@ -1,11 +1,14 @@
 """Self-attention gives what its definition, written as plain loops in NumPy, gives."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eanet.attention.dropout import Dropout
 from eanet.attention.self_attention import SelfAttention
-from helpers.layers import CHANNELS, TOKENS, apply, as_numpy, attention_map, random_params, shapes, tokens
+from eanet.model import footprint
+from helpers.layers import CHANNELS, TOKENS, apply, as_numpy, attention_map, dropout_key, random_params, shapes, tokens
 
 
 def loop_self(params, x):
@@ -31,12 +34,76 @@ def test_parameters_of_self_attention():
     }
 
 
+@pytest.mark.parametrize("merge_linear", [True, False])
 @pytest.mark.parametrize("num_heads, head_dim", [(1, 5), (2, 8), (4, 16), (4, 0)])
-def test_self_attention_equals_a_plain_loop(num_heads, head_dim):
-    module = SelfAttention(num_heads, head_dim)
+def test_self_attention_equals_a_plain_loop(num_heads, head_dim, merge_linear):
+    module = SelfAttention(num_heads, head_dim, merge_linear=merge_linear)
     x = tokens()
     params = random_params(module, x)
     np.testing.assert_allclose(apply(module, params, x), loop_self(params, x), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("merge_linear", [True, False])
+def test_the_gradient_is_that_of_a_plain_loop(merge_linear):
+    """By central differences of the loop in float64, along random directions of all parameters and the input."""
+    module = SelfAttention(2, 5, merge_linear=merge_linear)
+    x, rng = tokens(), np.random.default_rng(3)
+    params, weights = random_params(module, x), rng.normal(size=x.shape)
+    value = jax.jit(lambda params, x: jnp.sum(module.apply({"params": params}, x) * weights))
+    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))(params, x)
+    point = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, x))
+    assert not np.any(gradient[0]["key"]["bias"]) == merge_linear  # to rounding, it is zero in both
+    for _ in range(4):
+        way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
+        ends = [jax.tree.map(lambda p, d, by=by: p + by * d, point, way) for by in (1e-5, -1e-5)]
+        difference = np.subtract(*(np.sum(loop_self(*end) * weights) for end in ends)) / 2e-5
+        along = sum(np.sum(a * b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True))
+        assert abs(difference) > 1 and along == pytest.approx(difference, rel=1e-3)
+
+
+def test_both_ways_of_computing_drop_the_same_of_the_same_map(monkeypatch):
+    """A row's map then no longer sums to one, so that the value's bias is added more or less often."""
+    keep_BHNM = jax.random.bernoulli(jax.random.key(5), 0.6, (2, 4, TOKENS, TOKENS))
+
+    def draw(self, shape):
+        by_row = jnp.swapaxes(keep_BHNM, 1, 2).reshape(2, 4 * TOKENS, TOKENS)
+        return (by_row if len(shape) == 3 else keep_BHNM), 1 / 0.6
+
+    monkeypatch.setattr(Dropout, "draw", draw)
+    x, rngs = tokens(), dropout_key(0)
+    ways = [SelfAttention(4, 8, attention_dropout=0.4, merge_linear=merge) for merge in (True, False)]
+    params = random_params(ways[0], x)
+
+    def value(module, params, x):
+        return jnp.sum(jnp.sin(module.apply({"params": params}, x, deterministic=False, rngs=rngs)))
+
+    outputs = [apply(module, params, x, deterministic=False, rngs=rngs) for module in ways]
+    np.testing.assert_allclose(*outputs, atol=2e-5)
+    assert np.abs(outputs[0] - apply(ways[0], params, x)).max() > 0.1
+    gradients = [jax.jit(jax.grad(value, argnums=(1, 2)), static_argnums=0)(module, params, x) for module in ways]
+    for ours, theirs in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)
+
+
+@pytest.mark.parametrize(("tokens_", "head_dim", "merged"), [(256, 64, True), (256, 32, False), (64, 64, True)])
+def test_kernels_are_merged_where_it_costs_fewer_multiplications(tokens_, head_dim, merged):
+    def macs(merge_linear):
+        module, x = SelfAttention(4, head_dim, merge_linear=merge_linear), jnp.zeros((2, tokens_, 64))
+        params = jax.eval_shape(module.init, jax.random.key(0), x)
+        return footprint.count_macs(jax.make_jaxpr(module.apply)(params, x).jaxpr)
+
+    assert (macs(True) < macs(False)) == merged and macs(None) == min(macs(True), macs(False))
+
+
+def test_the_map_itself_is_computed_on_request_only():
+    """The output needs no map divided by its sums; the map alone is a product of 8 numbers for each of its own."""
+    module, x = SelfAttention(2, 8, merge_linear=False), tokens()
+    params = {"params": random_params(module, x)}
+
+    def macs(mutable):
+        return footprint.count_macs(jax.make_jaxpr(lambda x: module.apply(params, x, mutable=mutable))(x).jaxpr)
+
+    assert macs(["intermediates"]) - macs([]) == 2 * 2 * TOKENS * TOKENS * 8
 
 
 def test_head_dim_zero_divides_the_channels_among_the_heads():
