@@ -28,7 +28,7 @@ def measure(config: ml_collections.ConfigDict, steps: int, repetitions: int, dir
     trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
     checkpoints = Checkpoints(directory, config.checkpoint.keep)
     arrays, state = trainer.put(dataset.train), trainer.init()
-    trainer.compile_training(state, *arrays)
+    trainer.compile_training(*arrays)
     seconds: dict[str, list[float]] = {"without": [], "with": [], "waiting": []}
     for number in track(range(2 * repetitions + 2), "measuring"):
         started = time.perf_counter()

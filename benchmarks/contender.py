@@ -47,7 +47,7 @@ def _ours(
 
     def train() -> None:
         if not compiled:  # in the first call, as the others do
-            compiled.append(trainer.compile_training(state[0], *arrays))
+            compiled.append(trainer.compile_training(*arrays))
         state[0], *_ = trainer.train(state[0], *arrays, len(images) // batch)
 
     def predict() -> None:

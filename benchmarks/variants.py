@@ -24,7 +24,7 @@ def compile_variant(config: ml_collections.ConfigDict, steps: int) -> tuple[Call
     dataset = random_dataset(steps * config.train.batch_size)
     trainer = Trainer(config, dataset, sharding.make_mesh(config.num_seeds))
     arrays, state = trainer.put(dataset.train), [trainer.init()]
-    trainer.compile_training(state[0], *arrays)
+    trainer.compile_training(*arrays)
 
     def train() -> None:
         state[0], *_ = trainer.train(state[0], *arrays, steps)

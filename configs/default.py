@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_seeds = 1  # networks trained in one program, with the seeds seed, seed + 1, …
     config.seeds_per_call = 0  # how many of them (times vary) at once, the others after them; 0 = all, 1 on a CPU
     config.init_from = ""  # weights to begin with: a file of the Keras example, or another run; empty = random ones
+    config.matmul_precision = "float32"  # of float32 products on a GPU or TPU: float32 | tensorfloat32 | bfloat16
     config.deterministic = False  # on a GPU: the same bits from every start; elsewhere they are
 
     # Values of networks that train in the same program, each with every seed, (1e-4, 1e-3) say; () = the field's own

@@ -105,11 +105,11 @@ class Run:
             self._scores = Scores(**extra["tally"])
             self._outputs.run_id = self._outputs.run_id or extra["wandb_run_id"]
             step = int(self._state.step.addressable_shards[0].data[0])  # which all members have in common
-            record.begin(config.to_dict(), step, extra["rows"])
+            record.begin(config.to_dict(), step, extra["rows"], self._trainer.chosen())
             _say(f"Going on from step {step} of {total} in {record.workdir}")
         else:
             self._state = self._trainer.init(begin_with and begin_with.params)
-            record.begin(config.to_dict(), 0, 0)
+            record.begin(config.to_dict(), 0, 0, self._trainer.chosen())
             if begin_with:
                 record.write("initial_weights.json", begin_with.origin)
             _say(f"Training in {record.workdir}{f' from {config.init_from}' if begin_with else ''}")
@@ -138,7 +138,7 @@ class Run:
         training, validation = (self._trainer.put(split) for split in (self._dataset.train, self._dataset.validation))
         if clock.run_ends:
             return
-        self._scores.activation_bytes = self._trainer.compile_training(self._state, *training)
+        self._scores.activation_bytes = self._trainer.compile_training(*training)
         interruption.at_once = False
         with self._bar:
             while not clock.run_ends:

@@ -280,7 +280,7 @@ def test_determinism_on_a_gpu_is_asked_of_the_compiler_by_a_name_that_it_knows(m
     dataset = data.load(tiny_config().data)
     groups = {}
     with monkeypatch.context() as patch:
-        patch.setattr(jax, "default_backend", lambda: "gpu")
+        patch.setattr(sharding, "platform", lambda mesh: "gpu")
         for wanted in (True, False):
             groups[wanted] = Trainer(tiny_config(deterministic=wanted), dataset, sharding.make_mesh())
     asked = []

@@ -16,7 +16,7 @@ from eanet.attention.external import NORMALIZATIONS
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.model import vision_transformer as model
-from eanet.training import members
+from eanet.training import experiment, members
 from eanet.training import optimizer as optim
 
 Rule = tuple[Callable[[Any], bool], str]  # a test of the value, and in words what passes it
@@ -68,6 +68,7 @@ RULES: dict[str, Rule] = {
         is_text,
         "a .keras or .weights.h5 file of the Keras example, a run's directory, or one of its checkpoints; empty = none",
     ),
+    "matmul_precision": _choice(*experiment.MATMUL_PRECISIONS),
     "deterministic": _FLAG,
     "data.name": _NAME,
     "data.dir": _TEXT,

@@ -133,9 +133,10 @@ class Record:
         if self._is_new:  # as it was found; another process may have been here meanwhile
             self.check(config)
 
-    def begin(self, config: dict[str, Any], step: int, rows: int) -> None:
+    def begin(self, config: dict[str, Any], step: int, rows: int, chosen: dict[str, Any] | None = None) -> None:
         """Note the configuration and the environment of this start, and drop the rows after a step.
 
+        chosen is what the configuration leaves to the platform.
         Raises UserError if there are then fewer rows than at that step, and changes nothing.
         """
         if not self._primary:
@@ -151,7 +152,7 @@ class Record:
         self.write("config.json", config)
         earlier = self.read_note("environment.json")
         starts = [earlier, *(earlier.pop("earlier_starts", None) or [])] if earlier else []
-        self.write("environment.json", environment() | {"earlier_starts": starts})
+        self.write("environment.json", environment() | {"chosen": chosen or {}, "earlier_starts": starts})
         if path.exists():
             self._write_whole(path.name, "".join(json.dumps(row) + "\n" for row in kept))
 

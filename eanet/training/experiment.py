@@ -11,13 +11,18 @@ import optax
 
 from eanet.data.augmentation import Preprocessing
 from eanet.data.datasets import Dataset
+from eanet.model import footprint
 from eanet.model import vision_transformer as model
 from eanet.model.vision_transformer import VisionTransformer
 from eanet.training import optimizer as optim
 from eanet.training import sharding
 
-_CPU_MICROBATCH = 16
-_CPU_EVALUATION_BATCH = 64
+# JAX's names: a float32 product as such, from three passes of narrower factors, from one. A CPU has the first only.
+MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+
+# On a CPU an array that all operations pass over should stay in the cache: measured in docs/speed.md.
+_CPU_ACTIVATION_BYTES = 4 * 2**20
+_CPU_IMAGES = (16, 64)  # fewer at a time leave a core idle; more gain nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,32 +68,44 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return -(-examples // batch_size)
 
 
-def microbatch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> int:
-    """Return the size of a micro-batch: config.microbatch, or what suits the platform if that is 0.
+def images_at_once(model: VisionTransformer, image_shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> int | None:
+    """Return how many images are best computed at a time, a power of two; None is as many as there are.
 
-    On a CPU the activations of 16 images stay in its cache, which was measured to be faster; elsewhere the whole
-    batch should keep the device busy, which was not measured.
+    On a CPU their largest activation should fit into the cache. Elsewhere the whole batch should keep the device busy,
+    which was not measured.
     """
-    if config.microbatch:
-        return config.microbatch
-    return _CPU_MICROBATCH if _on_one_cpu(mesh) and config.batch_size % _CPU_MICROBATCH == 0 else config.batch_size
+    if sharding.platform(mesh) != "cpu" or mesh.shape[sharding.DATA_AXIS] > 1:
+        return None
+    fit = _CPU_ACTIVATION_BYTES // footprint.largest_activation_bytes(model, image_shape)
+    least, most = _CPU_IMAGES
+    return min(max(2 ** (fit.bit_length() - 1) if fit else 0, least), most)
 
 
-def _on_one_cpu(mesh: jax.sharding.Mesh) -> bool:
-    return jax.default_backend() == "cpu" and mesh.shape[sharding.DATA_AXIS] == 1
+def microbatch(config: ml_collections.ConfigDict, at_once: int | None) -> int:
+    """Return the size of a micro-batch: config.microbatch; if that is 0, the largest part of a batch up to at_once.
+
+    A batch without such a part of some size, e.g. of 127 images, stays whole.
+    """
+    if config.microbatch or at_once is None:
+        return config.microbatch or config.batch_size
+    part = max(size for size in range(1, at_once + 1) if config.batch_size % size == 0)
+    return part if 2 * part >= _CPU_IMAGES[0] else config.batch_size
 
 
 def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh) -> Experiment:
     """Build the experiment that a validated configuration describes on a data set."""
+    network = model.build_model(config.model, num_classes=len(dataset.class_names))
+    image_shape = dataset.train.images.shape[1:]
+    at_once = images_at_once(network, image_shape, mesh)
     return Experiment(
-        model=model.build_model(config.model, num_classes=len(dataset.class_names)),
+        model=network,
         optimizer_config=ml_collections.FrozenConfigDict(config.optimizer),
         preprocessing=Preprocessing(dataset.mean, dataset.deviation, **config.augment.to_dict()),
         epochs=config.train.epochs,
         batch_size=config.train.batch_size,
-        microbatch=microbatch(config.train, mesh),
-        evaluation_batch=_CPU_EVALUATION_BATCH if _on_one_cpu(mesh) else 8 * config.train.batch_size,
+        microbatch=microbatch(config.train, at_once),
+        evaluation_batch=at_once or 8 * config.train.batch_size,
         train_examples=len(dataset.train),
         loss_limit=config.guard.loss * math.log(max(len(dataset.class_names), 2)),
-        image_shape=dataset.train.images.shape[1:],
+        image_shape=image_shape,
     )

@@ -5,7 +5,7 @@ Between the members of a run, along the seed axis, nothing is exchanged.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,22 @@ from eanet.errors import UserError
 SEED_AXIS, DATA_AXIS = "seed", "data"
 
 
-def make_mesh(members: int = 1) -> jax.sharding.Mesh:
+def make_mesh(members: int = 1, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Make the mesh of all devices: as many along the seed axis as divide the members, the rest along the data axis.
 
-    Auto axes: Linen's Dropout fails under JAX's default, Explicit.
+    devices are others than the ones that are there, to compile for. Auto axes: Linen's Dropout fails under JAX's
+    default, Explicit.
     """
-    seeds = math.gcd(members, jax.device_count())
-    shape = (seeds, jax.device_count() // seeds)
-    return jax.make_mesh(shape, (SEED_AXIS, DATA_AXIS), axis_types=(AxisType.Auto,) * 2)
+    count = jax.device_count() if devices is None else len(devices)
+    seeds = math.gcd(members, count)
+    axes = {"axis_names": (SEED_AXIS, DATA_AXIS), "axis_types": (AxisType.Auto,) * 2}
+    return jax.make_mesh((seeds, count // seeds), **axes, devices=devices)
+
+
+def platform(mesh: jax.sharding.Mesh) -> str:
+    """Return the platform of a mesh's devices, which need not be there: cpu, gpu or tpu."""
+    name = mesh.devices.flat[0].platform
+    return "gpu" if name == "cuda" else name
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -38,8 +46,8 @@ def by_member(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(SEED_AXIS))
 
 
-def split_over_data(x: jax.Array) -> jax.Array:
-    """Split an array's first axis over the data axis of the mesh that is set, if one is."""
+def split_over_data(x: Any) -> Any:
+    """Split the first axis of an array, or of several, over the data axis of the mesh that is set, if one is."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(DATA_AXIS))
@@ -70,6 +78,11 @@ def check_batch(config: ml_collections.ConfigDict, mesh: jax.sharding.Mesh) -> N
                 f"config.train.{field}={config[field]} does not divide by the {mesh.shape[DATA_AXIS]} devices"
                 f"{'' if mesh.shape[SEED_AXIS] == 1 else ' of each seed'}"
             )
+
+
+def shapes(tree: Any, where: NamedSharding) -> Any:
+    """Return the shapes and types of arrays, placed on the devices."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
 
 
 def put(tree: Any, where: NamedSharding) -> Any:

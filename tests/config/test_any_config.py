@@ -37,6 +37,7 @@ _FIELDS = {
     "num_seeds": _size(1, 1, 1, 2),
     "seeds_per_call": _size(0, 1, 2, 10**6),
     "init_from": st.just(""),
+    "matmul_precision": st.sampled_from(["float32", "tensorfloat32", "bfloat16"]),
     "deterministic": st.booleans(),
     "data.name": st.just("digits"),
     "data.dir": _TEXT,

@@ -27,7 +27,7 @@ def _bits(config, num_steps=4):
     dataset = data.load(config.data)
     trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
     state, arrays = trainer.init(), trainer.put(dataset.train)
-    trainer.compile_training(state, *arrays)
+    trainer.compile_training(*arrays)
     state, *_ = trainer.train(state, *arrays, num_steps)
     losses = trainer.evaluate(state.params, *trainer.put(dataset.validation))["loss"]
     leaves = jax.tree.leaves(state.params)
@@ -85,7 +85,7 @@ def _gradients(config):
     dataset = data.load(config.data)
     trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(config.to_dict()))))
     state, arrays = trainer.init(), trainer.put(dataset.train)
-    trainer.compile_training(state, *arrays)
+    trainer.compile_training(*arrays)
     state, *_ = trainer.train(state, *arrays, 1)
     return jax.tree.map(np.asarray, state.opt_state[0].mu)
 
@@ -104,7 +104,7 @@ def test_a_call_of_many_steps_moves_nothing_between_host_and_device():
     dataset = data.load(tiny_config().data)
     trainer = Trainer(tiny_config(), dataset, sharding.make_mesh())
     state, arrays = trainer.init(), trainer.put(dataset.train)
-    trainer.compile_training(state, *arrays)
+    trainer.compile_training(*arrays)
     state, *_ = trainer.train(state, *arrays, 4)
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
         trainer.train(state, dataset.train.images, arrays[1], 4)

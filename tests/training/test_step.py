@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import eanet, none, vit
+from eanet import cost
 from eanet.data import datasets as data
+from eanet.model import footprint
 from eanet.training import experiment, members, metrics, sharding, step
 from helpers.tiny import tiny_config
 
@@ -162,11 +166,33 @@ def test_dropout_belongs_to_the_place_in_the_batch_and_the_step(setup, start, da
     assert len(set(losses)) == 3
 
 
-def test_micro_batches_are_chosen_by_platform_or_by_the_configuration(dataset):
-    mesh = sharding.make_mesh()
-    assert experiment.microbatch(tiny_config().train, mesh) == 16
-    assert experiment.microbatch(tiny_config(train__batch_size=40).train, mesh) == 40
-    assert experiment.microbatch(tiny_config(train__microbatch=8).train, mesh) == 8
+def test_micro_batches_are_parts_of_a_batch(dataset):
+    def size(batch_size, at_once=16, **fields):
+        return experiment.microbatch(tiny_config(train__batch_size=batch_size, **fields).train, at_once)
+
+    assert [size(batch) for batch in (32, 16, 40, 100, 4)] == [16, 16, 10, 10, 4]
+    assert size(100, 64) == 50 and size(127, 64) == 127  # a prime number of images is not cut
+    assert size(32, None) == 32 and size(32, train__microbatch=8) == size(32, None, train__microbatch=8) == 8
+
+
+@pytest.mark.parametrize(
+    ("config", "patch_size", "largest", "images"),
+    [
+        (eanet.get_config(), 2, 256 * 16 * 16 * 4, 16),  # tokens × heads × slots × bytes
+        (eanet.get_config(), 4, 64 * 16 * 16 * 4, 64),
+        (vit.get_config(), 2, 4 * 256 * 256 * 4, 16),  # heads × tokens × tokens × bytes
+        (vit.get_config("4x32"), 2, 4 * 256 * 256 * 4, 16),
+        (none.get_config(), 2, 256 * 64 * 4, 64),
+    ],
+    ids=["external", "external, 64 tokens", "merged self", "self", "none"],
+)
+def test_images_at_once_follow_from_the_largest_activation(config, patch_size, largest, images):
+    config.model.patch_size = patch_size
+    model, shape = cost.of_config(config)
+    assert footprint.largest_activation_bytes(model, shape) == largest
+    assert experiment.images_at_once(model, shape, sharding.make_mesh()) == images
+    elsewhere = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="tpu")]))
+    assert experiment.images_at_once(model, shape, elsewhere) is None
 
 
 def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, dataset):
