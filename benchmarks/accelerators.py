@@ -130,6 +130,7 @@ class Compilation:
     def facts(self, device: Device) -> dict[str, Any]:
         """Return what is printed, per device; compiles one step and the evaluation besides."""
         trainer, analysis = self.trainer, self.compiled.memory_analysis()
+        state = trainer.shapes()
         step = trainer.lower_step(*trainer.split_shapes(_split(_TRAIN))).compile().cost_analysis() or {}
         evaluation = trainer.lower_evaluation(*trainer.split_shapes(_split(_TEST))).compile()
         program = CompiledProgram(self.compiled.as_text())
@@ -149,7 +150,11 @@ class Compilation:
             "memory_bytes": device.memory,
             "flops": flops,
             "bytes_accessed": step.get("bytes accessed"),
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)) // len(trainer.members),
             "collectives": collectives,
+            "host_transfers_in_loops": program.host_transfers_in_loops(),
+            "state_arguments": len(jax.tree.leaves(state)),
+            "reused_arguments": len(program.reused_arguments()),
         }
         facts["seconds_bound_arithmetic"] = flops / device.flops
         facts["seconds_bound_traffic"] = (facts["bytes_accessed"] or 0) / device.bandwidth

@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +19,9 @@ Work = Callable[[], None]
 Made = tuple[int, Work, Work]  # parameters, train `steps` batches, predict as many
 
 
-def _ours(
-    sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool, seeds: int, at_once: int
-) -> Made:
+def our_config(sizes: dict) -> Any:
+    """Return the configuration of this project that has the sizes of benchmarks.sizes."""
     from configs import default
-    from eanet.data import datasets as data
-    from eanet.model.vision_transformer import count_parameters
-    from eanet.training import sharding
-    from eanet.training.trainer import Trainer
 
     config = default.get_config()
     fields = {"attention": "attention", "patch_size": "patch", "dim": "width", "mlp_dim": "hidden", "depth": "depth"}
@@ -34,6 +30,18 @@ def _ours(
     config.model.update({ours: sizes[theirs] for ours, theirs in fields.items()})
     if sizes["attention"] == "self":
         config.model.projection_dropout = 0.0
+    return config
+
+
+def _ours(
+    sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool, seeds: int, at_once: int
+) -> Made:
+    from eanet.data import datasets as data
+    from eanet.model.vision_transformer import count_parameters
+    from eanet.training import sharding
+    from eanet.training.trainer import Trainer
+
+    config = our_config(sizes)
     config.train.batch_size = batch
     config.num_seeds, config.seeds_per_call = seeds, at_once
     if not augmented:

@@ -4,8 +4,12 @@ import json
 import os
 import pathlib
 import platform
+import statistics
+import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from eanet.data import datasets as data
@@ -16,6 +20,18 @@ CLASSES = 100
 def machine() -> str:
     """Name the machine; the accelerator is named by whoever has it."""
     return f"{os.cpu_count()} × {platform.processor() or platform.machine()}, {platform.system()}"
+
+
+def product_flops() -> float:
+    """Return the floating point operations a second of JAX's product of two large float32 matrices, median of 10."""
+    side, seconds = 2048, []
+    matrix = jnp.ones((side, side))
+    product = jax.jit(jnp.dot).lower(matrix, matrix).compile()
+    for _ in range(10):
+        started = time.perf_counter()
+        product(matrix, matrix).block_until_ready()
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / statistics.median(seconds)
 
 
 def counted(number: int, what: str) -> str:

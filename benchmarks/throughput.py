@@ -16,9 +16,12 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks.measurement import counted, machine, write_json
-from benchmarks.sizes import Sizes
+from benchmarks.contender import our_config
+from benchmarks.measurement import counted, machine, product_flops, write_json
+from benchmarks.sizes import CHANNELS, Sizes
 from eanet import cli
+from eanet.model.footprint import Footprint
+from eanet.model.vision_transformer import build_model
 
 # name: (package, environment, batch that differs from the others' or 0, can augment)
 CONTENDERS = {
@@ -118,6 +121,18 @@ def table(summaries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def describe_limit(sizes: dict[str, Any], rates: dict[str, float], flops: float) -> str:
+    """Say which share of the machine's product speed the multiply-adds of our network are, as it executes them.
+
+    rates are images/s. Training is taken as three forward passes: one, and two products of the gradient for each.
+    """
+    config, shape = our_config(sizes), (sizes["side"], sizes["side"], CHANNELS)
+    forward = 2e6 * Footprint(build_model(config.model, sizes["classes"]), shape).mmac_executed
+    shares = {"training": 3 * forward * rates["train"] / flops, "inference": forward * rates["predict"] / flops}
+    text = ", ".join(f"{share:.0%} of it in {what}" for what, share in shares.items())
+    return f"float32 products of 2048 × 2048 through JAX: {flops / 1e9:.0f} GFLOP/s; ours needs {text}"
+
+
 def main() -> None:
     """Parse the command line, measure, print the table and write JSON."""
     parser = cli.Parser("python -m benchmarks.throughput", __doc__)
@@ -138,13 +153,17 @@ def main() -> None:
     chosen = [name for name in installed if CONTENDERS[name][3] or not arguments.augmented]
     sizes = dataclasses.asdict(Sizes(attention=arguments.attention, **(TOY if arguments.toy else {})))
     settings = {"sizes": sizes, "batch": arguments.batch, "steps": arguments.steps, "augmented": arguments.augmented}
+    flops = product_flops()
     summaries = measure(chosen, settings, arguments.repetitions)
     left_out = [name for name in names if name not in chosen]
     arms = f"{arguments.attention}{'-augmented' if arguments.augmented else ''}{'-toy' if arguments.toy else ''}"
-    out = write_json(arguments.out or f"runs/throughput-{arms}.json", {"settings": settings, "summaries": summaries})
+    facts = {"settings": settings, "product_flops": flops, "summaries": summaries}
+    out = write_json(arguments.out or f"runs/throughput-{arms}.json", facts)
     repetitions, batches = counted(arguments.repetitions, "repetition"), counted(arguments.steps, "batch")
     print(f"\n{table(summaries)}\n\nMedian (range) of {repetitions} of {batches}.")
     print(f"{machine()}, {summaries[0]['parameters']:,} parameters, batch {arguments.batch}")
+    if summaries[0]["name"] == "ours":
+        print(describe_limit(sizes, {what: summaries[0][what]["median"] for what in ("train", "predict")}, flops))
     if left_out:
         print(f"Left out, not installed or without the Keras example's augmentation: {'; '.join(left_out)}")
     print(out)

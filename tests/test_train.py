@@ -60,6 +60,7 @@ def test_a_run_leaves_a_complete_record(finished):
     environment = json.loads((workdir / "environment.json").read_text())
     assert environment["versions"]["jax"] == jax.__version__ and environment["devices"]
     assert set(environment["git"]) == {"commit", "clean"} and environment["command"]
+    assert environment["chosen"] == {"microbatch": 32, "evaluation_batch": 64, "networks_at_once": 1}
     rows = _rows(workdir)
     assert [row["step"] for row in rows] == [4, 8] and [row["epoch"] for row in rows] == [1.0, 2.0]
     expected = {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "accuracy", "top5_accuracy")}

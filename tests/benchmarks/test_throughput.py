@@ -1,5 +1,6 @@
 """The benchmark against the peers at toy size: its contenders have one network, and its table what was measured."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -26,6 +27,14 @@ def test_two_contenders_side_by_side(tmp_path):
     ratios = [a / b for a, b in zip(ours["train"]["all"], theirs["train"]["all"], strict=True)]
     assert theirs["train"]["ratio"] == sorted(ratios)[1]
     assert throughput.table(result["summaries"]) in done.stdout
+    assert result["product_flops"] > 1e9 and "GFLOP/s; ours needs" in done.stdout
+
+
+def test_the_share_of_the_limit_counts_what_is_executed():
+    """EANet executes 84.1 million multiply-adds an image forward, where the published count is 100.9."""
+    sizes = dataclasses.asdict(Sizes())
+    text = throughput.describe_limit(sizes, {"train": 100.0, "predict": 150.0}, 6 * 84.09e8)
+    assert text.endswith(": 50 GFLOP/s; ours needs 100% of it in training, 50% of it in inference")
 
 
 def test_networks_that_differ_are_no_comparison(monkeypatch):

@@ -163,5 +163,6 @@ def _environment(workdir, fields):
         "processes": 1,
         "cpus": 2,
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "clean": True},
+        "chosen": {"microbatch": 64, "evaluation_batch": 64, "networks_at_once": 1},
         "earlier_starts": [],
     }
