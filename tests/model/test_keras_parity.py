@@ -54,9 +54,10 @@ def test_logits_and_every_block_equal_keras(attention, depth):
     assert np.abs(theirs).max() > 0.3
     np.testing.assert_allclose(logits, theirs, rtol=0, atol=1e-5)
     np.testing.assert_allclose(jax.nn.softmax(logits), keras.ops.softmax(theirs), rtol=1e-5, atol=0)
+    # Values reach 12 there, of which float32 resolves 1e-6, and kernels multiplied first round otherwise.
     for i, block in enumerate(block_outputs(model)(images)):
         ours = state["intermediates"][f"block_{i}"]["__call__"][0]
-        np.testing.assert_allclose(ours, block, rtol=0, atol=1e-5, err_msg=f"block {i}")
+        np.testing.assert_allclose(ours, block, rtol=5e-6, atol=1e-5, err_msg=f"block {i}")
 
 
 def test_probabilities_equal_the_softmax_that_the_document_ends_in():
