@@ -13,6 +13,8 @@ from eanet.attention.affine import Affine, apply_affine, check_input
 from eanet.attention.dot_product import attend, attention_map
 from eanet.attention.dropout import Dropout
 
+Layer = tuple[jax.Array, jax.Array]  # kernel and bias
+
 
 class SelfAttention(nn.Module):
     """Attend to the other tokens by scaled dot products (Keras MultiHeadAttention's arithmetic).
@@ -41,63 +43,67 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
         check_input(x_BND)
-        batch, tokens, channels = x_BND.shape
-        heads = self.num_heads
-        if not self.head_dim and channels % heads:
-            raise ValueError(f"num_heads={heads} does not divide the {channels} channels")
-        head_dim = self.head_dim or channels // heads
-        x_BND = x_BND.astype(self.dtype)
-        (query_DHK, query_bias_HK), (key_DHK, key_bias_HK), (value_DHK, value_bias_HK) = (
-            Affine((channels, heads, head_dim), out_axes=2, name=name)() for name in ("query", "key", "value")
+        tokens, channels = x_BND.shape[1:]
+        if not self.head_dim and channels % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} does not divide the {channels} channels")
+        head_dim = self.head_dim or channels // self.num_heads
+        (query_DHK, query_bias_HK), key, value = (
+            Affine((channels, self.num_heads, head_dim), out_axes=2, name=name)() for name in ("query", "key", "value")
         )
-        out_HKD, out_bias_D = Affine((heads, head_dim, channels), name="out")()
+        out = Affine((self.num_heads, head_dim, channels), name="out")()
         # Scaling the query costs head_dim / tokens of what scaling the map would.
-        query_DHK, query_bias_HK = query_DHK * head_dim**-0.5, query_bias_HK * head_dim**-0.5
+        query = query_DHK * head_dim**-0.5, query_bias_HK * head_dim**-0.5
 
-        def draw(*shape: int) -> tuple[jax.Array | None, float]:
-            dropout = Dropout(self.attention_dropout)
-            return (None, 1.0) if deterministic or not self.attention_dropout else dropout.draw(shape)
-
-        shown = self.is_mutable_collection("intermediates")  # the map on its own is an extra product
         # Per token and head: channels * (channels + tokens) multiplications merged, twice; else head_dim each.
         merge = channels * (channels + tokens) <= head_dim * (2 * channels + tokens)
-        if merge if self.merge_linear is None else self.merge_linear:
-            # A row is a token's head. The key's bias adds the same to all logits of a row, and the softmax loses it.
-            query_DHE = jnp.einsum("DHK,EHK->DHE", query_DHK, key_DHK)
-            query_bias_HE = jnp.einsum("HK,EHK->HE", query_bias_HK, key_DHK)
-            query_BRE = apply_affine("BND,DHE->BNHE", x_BND, query_DHE, query_bias_HE)
-            query_BRE = query_BRE.reshape(batch, tokens * heads, channels)
-            keep_BRM, scale = draw(batch, tokens * heads, tokens)
-            mixed_BRE, rows_BR = attend(query_BRE, x_BND, x_BND, keep_BRM, scale)
-            mixed_BNHE = mixed_BRE.reshape(batch, tokens, heads, channels)
-            out_HED = jnp.einsum("EHK,HKD->HED", value_DHK, out_HKD)
-            out_BND = apply_affine("BNHE,HED->BND", mixed_BNHE, out_HED, out_bias_D)
-            # The value's bias is added as often as a row's map sums to: once, but for dropout.
-            value_bias_HD = jnp.einsum("HK,HKD->HD", value_bias_HK, out_HKD).astype(self.dtype)
-            rows_BNH = rows_BR.reshape(batch, tokens, heads).astype(self.dtype)
-            out_BND = out_BND + jnp.einsum("BNH,HD->BND", rows_BNH, value_bias_HD)
-            if shown:
-                map_BNHM = attention_map(query_BRE, x_BND).reshape(batch, tokens, heads, tokens)
-                self.sow("intermediates", "attention_map", jnp.swapaxes(map_BNHM, 1, 2))
-        else:
-            query_BHNK = _apply_heads_first(x_BND, query_DHK, query_bias_HK)
-            key_BHMK = _apply_heads_first(x_BND, key_DHK, key_bias_HK)
-            value_BHMK = _apply_heads_first(x_BND, value_DHK, value_bias_HK)
-            keep_BHNM, scale = draw(batch, heads, tokens, tokens)
-
-            def groups(y: jax.Array | None) -> jax.Array | None:
-                return y if y is None else y.reshape(batch * heads, *y.shape[2:])
-
-            query_GNK, key_GMK, value_GMK, keep_GNM = map(groups, (query_BHNK, key_BHMK, value_BHMK, keep_BHNM))
-            mixed_GNK, _ = attend(query_GNK, key_GMK, value_GMK, keep_GNM, scale)
-            mixed_BHNK = mixed_GNK.reshape(batch, heads, tokens, head_dim)
-            out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNK, out_HKD, out_bias_D)
-            if shown:
-                map_BHNM = attention_map(query_GNK, key_GMK).reshape(batch, heads, tokens, tokens)
-                self.sow("intermediates", "attention_map", map_BHNM)
+        attend_with = self._merged if (merge if self.merge_linear is None else self.merge_linear) else self._by_heads
+        dropout = None if deterministic or not self.attention_dropout else Dropout(self.attention_dropout)
+        out_BND = attend_with(x_BND.astype(self.dtype), query, key, value, out, dropout)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
 
+    @nn.nowrap
+    def _merged(
+        self, x_BND: jax.Array, query: Layer, key: Layer, value: Layer, out: Layer, dropout: Dropout | None
+    ) -> jax.Array:
+        """Attend with the tokens as keys and values of all heads. R is a token's head, E is D of the other token."""
+        batch, tokens, channels = x_BND.shape
+        (query_DHK, query_bias_HK), (value_DHK, value_bias_HK), (out_HKD, out_bias_D) = query, value, out
+        key_EHK, _ = key  # whose bias adds the same to all logits of a row, and the softmax loses it
+        query_DHE = jnp.einsum("DHK,EHK->DHE", query_DHK, key_EHK)
+        query_bias_HE = jnp.einsum("HK,EHK->HE", query_bias_HK, key_EHK)
+        query_BRE = apply_affine("BND,DHE->BNHE", x_BND, query_DHE, query_bias_HE).reshape(batch, -1, channels)
+        keep_BRM, scale = dropout.draw((batch, tokens * self.num_heads, tokens)) if dropout else (None, 1.0)
+        mixed_BRE, sums_BR = attend(query_BRE, x_BND, x_BND, keep_BRM, scale)
+        if self.is_mutable_collection("intermediates"):  # the map on its own is an extra product
+            map_BNHM = attention_map(query_BRE, x_BND).reshape(batch, tokens, self.num_heads, tokens)
+            self.sow("intermediates", "attention_map", jnp.swapaxes(map_BNHM, 1, 2))
 
-def _apply_heads_first(x_BND: jax.Array, kernel_DHK: jax.Array, bias_HK: jax.Array) -> jax.Array:
-    """Return the affine map of each head as [B, H, N, K], in the order of the products between tokens."""
-    return apply_affine("BND,DHK->BHNK", x_BND, kernel_DHK, bias_HK[:, None, :])
+        out_HED = jnp.einsum("EHK,HKD->HED", value_DHK, out_HKD)
+        mixed_BNHE = mixed_BRE.reshape(batch, tokens, self.num_heads, channels)
+        out_BND = apply_affine("BNHE,HED->BND", mixed_BNHE, out_HED, out_bias_D)
+        # The value's bias is added as often as a row's map sums to: once, but for dropout.
+        value_bias_HD = jnp.einsum("HK,HKD->HD", value_bias_HK, out_HKD).astype(self.dtype)
+        sums_BNH = sums_BR.reshape(batch, tokens, self.num_heads).astype(self.dtype)
+        return out_BND + jnp.einsum("BNH,HD->BND", sums_BNH, value_bias_HD)
+
+    @nn.nowrap
+    def _by_heads(
+        self, x_BND: jax.Array, query: Layer, key: Layer, value: Layer, out: Layer, dropout: Dropout | None
+    ) -> jax.Array:
+        """Attend with the keys and values of each head. A group G is a head of an image."""
+        batch, tokens, _ = x_BND.shape
+
+        def heads_first(kernel_DHK: jax.Array, bias_HK: jax.Array) -> jax.Array:
+            y_BHNK = apply_affine("BND,DHK->BHNK", x_BND, kernel_DHK, bias_HK[:, None, :])
+            return y_BHNK.reshape(batch * self.num_heads, tokens, -1)
+
+        query_GNK, key_GMK, value_GMK = (heads_first(*layer) for layer in (query, key, value))
+        keep_GNM, scale = None, 1.0
+        if dropout:
+            keep_BHNM, scale = dropout.draw((batch, self.num_heads, tokens, tokens))
+            keep_GNM = keep_BHNM.reshape(-1, tokens, tokens)
+        mixed_GNK, _ = attend(query_GNK, key_GMK, value_GMK, keep_GNM, scale)
+        if self.is_mutable_collection("intermediates"):
+            map_GNM = attention_map(query_GNK, key_GMK)
+            self.sow("intermediates", "attention_map", map_GNM.reshape(batch, self.num_heads, tokens, tokens))
+        return apply_affine("BHNK,HKD->BND", mixed_GNK.reshape(batch, self.num_heads, tokens, -1), *out)
