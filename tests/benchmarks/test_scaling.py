@@ -99,7 +99,7 @@ def test_counts_that_are_none_are_refused(program, flag):
 @pytest.mark.parametrize("program", ["scaling", "seeds", "throughput", "variants"])
 def test_one_repetition_is_not_called_several(program, repetitions, said, tmp_path, capsys, monkeypatch):
     benchmark = importlib.import_module(f"benchmarks.{program}")
-    monkeypatch.setattr(benchmark, "measure", lambda *_: [{"parameters": 3}])
+    monkeypatch.setattr(benchmark, "measure", lambda *_: [{"name": "a peer", "parameters": 3}])
     monkeypatch.setattr(benchmark, "table", lambda _: "a table")
     monkeypatch.setattr(benchmark, "draw", lambda *_: None, raising=False)
     steps = ["--steps=1"] if program == "throughput" else []
