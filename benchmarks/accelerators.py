@@ -264,7 +264,16 @@ def main() -> None:
     device, devices = devices_of(arguments.target)
     with Progress(transient=True) as progress:
         progress.add_task(f"compiling for {arguments.target}", total=None)
-        facts = Compilation(config, devices).facts(device)
+        try:
+            facts = Compilation(config, devices).facts(device)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"this does not fit --target={arguments.target}; less at a time may: config.seeds_per_call, "
+                f"config.train.microbatch. The compiler says: {' '.join(str(error).split())}",
+                exit_code=1,
+            ) from error
         if arguments.fit:
             facts["largest_batch"] = largest(config, "train.batch_size", devices, device.memory, progress)
             facts["largest_seeds"] = largest(config, "num_seeds", devices, device.memory, progress)
