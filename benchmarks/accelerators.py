@@ -42,6 +42,7 @@ from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.training import sharding
+from eanet.training.members import members_from_config
 from eanet.training.trainer import Trainer
 
 
@@ -112,8 +113,7 @@ class Compilation:
     """A configuration's training, compiled for a target."""
 
     def __init__(self, config: ml_collections.ConfigDict, devices: list[Any]):
-        members = config.num_seeds * int(np.prod([len(values) or 1 for values in config.vary.values()]))
-        mesh = sharding.make_mesh(members, devices)
+        mesh = sharding.make_mesh(len(members_from_config(config.to_dict())), devices)
         sharding.check_batch(config.train, mesh)
         self.trainer = Trainer(config, _dataset(), mesh)
         started = time.perf_counter()
