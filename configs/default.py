@@ -33,19 +33,23 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Model
     config.model = model = ml_collections.ConfigDict()
-    model.attention = "external"  # external | self | none
+    model.attention = "external"  # external | self | induced | linear | random | conv | none
     model.patch_size = 2  # pixels of a patch's side
     model.dim = 64  # channels of a token
     model.depth = 8  # encoder blocks
     model.mlp_dim = 64  # hidden channels of a block's MLP
     model.num_heads = 4  # external attention has num_heads * dim_coefficient effective heads
-    model.head_dim = 64  # channels of one head of self-attention; 0 = dim // num_heads
+    model.head_dim = 64  # channels of one head, but for external attention; 0 = dim // num_heads
+    model.key_source = "input"  # of self-attention: input | learned (a key for each token position and head)
+    model.value_source = "input"  # the same of its values
     model.dim_coefficient = 4  # expansion of channels and heads in external attention
-    model.memory_size = 0  # slots of the external memories; 0 = dim // dim_coefficient
-    model.normalization = "double"  # double | tokens | slots
+    model.memory_size = 0  # slots of the external memories, inducing points; 0 = dim // dim_coefficient
+    model.normalization = "double"  # of external attention: double | tokens | slots | l2_gelu
     model.memory_bias = True  # biases on M_k and M_v
     model.tie_memories = False  # M_v = M_k^T
     model.share_memories = False  # one pair of memories for all blocks
+    model.mixing_seed = 0  # of the frozen maps of random mixing
+    model.conv_dim = 0  # channels of the depthwise convolution; 0 = dim
     model.attention_dropout = 0.2  # rate, on the attention map
     model.projection_dropout = 0.2  # rate, on the attention's output
     model.mlp_dropout = 0.2  # rate, after both layers of the MLP

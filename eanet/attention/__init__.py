@@ -9,12 +9,20 @@ import dataclasses
 
 import flax.linen as nn
 
+from eanet.attention.convolution import Convolution
 from eanet.attention.external import ExternalAttention
+from eanet.attention.induced import InducedAttention
+from eanet.attention.linear import LinearAttention
+from eanet.attention.random_mixing import RandomMixing
 from eanet.attention.self_attention import SelfAttention
 
 ATTENTIONS: dict[str, type[nn.Module] | None] = {
     "external": ExternalAttention,
     "self": SelfAttention,
+    "induced": InducedAttention,
+    "linear": LinearAttention,
+    "random": RandomMixing,
+    "conv": Convolution,
     "none": None,  # blocks without attention
 }
 

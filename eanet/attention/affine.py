@@ -37,6 +37,11 @@ def apply_affine(equation: str, x: jax.Array, kernel: jax.Array, bias: jax.Array
     return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
 
 
+def apply_by_heads(x_BND: jax.Array, kernel_DHK: jax.Array, bias_HK: jax.Array) -> jax.Array:
+    """Multiply tokens by each head's kernel, and return them with the heads in front: [B, H, N, K]."""
+    return apply_affine("BND,DHK->BHNK", x_BND, kernel_DHK, bias_HK[:, None, :])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Return the einsum of x and kernel.
@@ -62,6 +67,16 @@ def _product_gradient(equation: str, factors: tuple[jax.Array, jax.Array], d_y: 
 
 
 _product.defvjp(lambda equation, x, kernel: (jnp.einsum(equation, x, kernel), (x, kernel)), _product_gradient)
+
+
+def head_width(channels: int, num_heads: int, head_dim: int) -> int:
+    """Return the channels of one head: head_dim, or if that is 0 an equal part of the channels.
+
+    Raises ValueError if these cannot be divided.
+    """
+    if not head_dim and channels % num_heads:
+        raise ValueError(f"num_heads={num_heads} does not divide the {channels} channels")
+    return head_dim or channels // num_heads
 
 
 def check_input(x: jax.Array) -> None:

@@ -1,6 +1,7 @@
 """The softmax of dot products, applied to values: the core of self-attention, with a gradient of its own.
 
-Shape suffixes: G groups that attend apart, R rows (queries), M tokens, K channels of a key, V channels of a value.
+Shape suffixes: G groups that attend apart, R rows (queries), M tokens, K channels of a key, V channels of a value; for
+several heads B batch and H heads instead of G.
 """
 
 import functools
@@ -8,6 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from eanet.attention.dropout import Dropout
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -28,9 +31,22 @@ def attend(
     return _attend(query_GRK, key_GMK, value_GMV, keep_GRM, scale)[0]
 
 
-def attention_map(query_GRK: jax.Array, key_GMK: jax.Array) -> jax.Array:
-    """Return softmax(query · key), without dropout, in float32."""
-    return jax.nn.softmax(_dot("GRK,GMK->GRM", query_GRK, key_GMK), axis=-1)
+def attend_by_heads(
+    query_BHRK: jax.Array, key_BHMK: jax.Array, value_BHMV: jax.Array, dropout: Dropout | None = None
+) -> jax.Array:
+    """Return softmax(query · key) @ value for each head, [B, H, R, V]; dropout draws what the map loses."""
+    query_GRK, key_GMK, value_GMV = (x.reshape(-1, *x.shape[2:]) for x in (query_BHRK, key_BHMK, value_BHMV))
+    keep_GRM, scale = None, 1.0
+    if dropout is not None:
+        keep_BHRM, scale = dropout.draw((*query_BHRK.shape[:3], key_BHMK.shape[2]))
+        keep_GRM = keep_BHRM.reshape(-1, *keep_BHRM.shape[2:])
+    out_GRV, _ = attend(query_GRK, key_GMK, value_GMV, keep_GRM, scale)
+    return out_GRV.reshape(*query_BHRK.shape[:3], -1)
+
+
+def attention_map(query: jax.Array, key: jax.Array) -> jax.Array:
+    """Return softmax(query · key), without dropout, in float32: [..., R, M] for [..., R, K] and [..., M, K]."""
+    return jax.nn.softmax(_dot("...RK,...MK->...RM", query, key), axis=-1)
 
 
 def _dot(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """External attention: Guo et al., "Beyond Self-attention: External Attention using Two Linear Layers for Visual Tasks"
 (arXiv 2105.02358), sections 3.2 (double normalisation) and 3.3 (multi-head).
 
+One more normalisation is that of the Pattention layer in Wang et al., "TokenFormer" (arXiv 2410.23168).
+
 Shape suffixes: B batch, N tokens, D channels, H heads, K channels of one head, S memory slots.
 """
 
@@ -16,14 +18,19 @@ from eanet.attention.dropout import Dropout
 # Added to the sum over the slots before dividing, as in the official code and the Keras example.
 NORM_EPSILON = 1e-9
 
-NORMALIZATIONS = ("double", "tokens", "slots")
+# Added to the mean square of l2_gelu, so that a token whose logits are all 0 has a gradient.
+_SQUARE_EPSILON = 1e-12
+
+NORMALIZATIONS = ("double", "tokens", "slots", "l2_gelu")
 
 
 def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
     """Turn the logits between tokens and memory slots into an attention map.
 
     `double` is a softmax over the tokens of each slot, then an l1 norm over the slots of each token
-    (section 3.2); `tokens` is its first half; `slots` is a softmax over the slots, which mixes no tokens.
+    (section 3.2); `tokens` is its first half; `slots` is a softmax over the slots, which mixes no tokens. `l2_gelu`
+    mixes none either: the logits of a token, divided by their root mean square over the slots (the l2 norm times
+    1/√S), go through a GELU. Its values may be negative and sum to anything.
 
     Returns the map in float32 whatever the input: the epsilon of the l1 norm underflows in float16.
     """
@@ -32,6 +39,9 @@ def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
         return jax.nn.softmax(logits_BNHS, axis=-1)
     if normalization == "tokens":
         return jax.nn.softmax(logits_BNHS, axis=1)
+    if normalization == "l2_gelu":
+        mean_square_BNH1 = jnp.mean(jnp.square(logits_BNHS), axis=-1, keepdims=True)
+        return jax.nn.gelu(logits_BNHS * jax.lax.rsqrt(mean_square_BNH1 + _SQUARE_EPSILON), approximate=False)
     if normalization == "double":
         return _double_normalization(logits_BNHS)[0]
     raise ValueError(f"normalization is {normalization!r}; accepted: {', '.join(NORMALIZATIONS)}")
@@ -75,7 +85,7 @@ class ExternalAttention(nn.Module):
     num_heads: int = 4  # heads before the expansion multiplies them by dim_coefficient
     dim_coefficient: int = 4  # expansion factor of the channels, and of the heads
     memory_size: int = 0  # S, slots of each memory; 0 = channels // dim_coefficient
-    normalization: str = "double"  # double | tokens | slots
+    normalization: str = "double"  # double | tokens | slots | l2_gelu
     memory_bias: bool = True  # biases on M_k and M_v
     tie_memories: bool = False  # M_v = M_k^T
     share_memories: bool = False  # one pair of memories for all blocks of a model: see shared_modules

@@ -9,9 +9,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eanet.attention.affine import Affine, apply_affine, check_input
-from eanet.attention.dot_product import attend, attention_map
+from eanet.attention.affine import Affine, apply_affine, apply_by_heads, check_input, head_width
+from eanet.attention.dot_product import attend, attend_by_heads, attention_map
 from eanet.attention.dropout import Dropout
+
+SOURCES = ("input", "learned")
 
 Layer = tuple[jax.Array, jax.Array]  # kernel and bias
 
@@ -28,10 +30,17 @@ class SelfAttention(nn.Module):
     tokens, so each pair may be multiplied together first: then all heads have the tokens themselves as keys and
     values. As in external attention this is done whenever it costs fewer multiplications; parameters and function
     are the same either way.
+
+    Keys or values, or both, may be parameters instead, a row for each token position and head ("Static Key Attention
+    in Vision", arXiv 2412.07049, for the keys). They fix the number of tokens, and which of them is which. With both
+    learned no token sees another one: its output depends on its own query alone, as in external attention whose
+    normalisation is over the slots; each head then has memories of its own.
     """
 
     num_heads: int = 4
     head_dim: int = 64  # channels of one head; 0 = channels // num_heads
+    key_source: str = "input"  # input | learned
+    value_source: str = "input"  # input | learned
     attention_dropout: float = 0.0  # rate, on the attention map
     projection_dropout: float = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters and softmax stay float32
@@ -44,22 +53,34 @@ class SelfAttention(nn.Module):
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
         check_input(x_BND)
         tokens, channels = x_BND.shape[1:]
-        if not self.head_dim and channels % self.num_heads:
-            raise ValueError(f"num_heads={self.num_heads} does not divide the {channels} channels")
-        head_dim = self.head_dim or channels // self.num_heads
-        (query_DHK, query_bias_HK), key, value = (
-            Affine((channels, self.num_heads, head_dim), out_axes=2, name=name)() for name in ("query", "key", "value")
-        )
+        head_dim = head_width(channels, self.num_heads, self.head_dim)
+
+        def project(name: str) -> Layer:
+            return Affine((channels, self.num_heads, head_dim), out_axes=2, name=name)()
+
+        query_DHK, query_bias_HK = project("query")
+        key = self._learned("key", tokens, head_dim) if self.key_source == "learned" else project("key")
+        value = self._learned("value", tokens, head_dim) if self.value_source == "learned" else project("value")
         out = Affine((self.num_heads, head_dim, channels), name="out")()
         # Scaling the query costs head_dim / tokens of what scaling the map would.
         query = query_DHK * head_dim**-0.5, query_bias_HK * head_dim**-0.5
 
         # Per token and head: channels * (channels + tokens) multiplications merged, twice; else head_dim each.
         merge = channels * (channels + tokens) <= head_dim * (2 * channels + tokens)
-        attend_with = self._merged if (merge if self.merge_linear is None else self.merge_linear) else self._by_heads
+        merge = merge if self.merge_linear is None else self.merge_linear
+        learned = "learned" in (self.key_source, self.value_source)
+        attend_with = self._merged if merge and not learned else self._by_heads
         dropout = None if deterministic or not self.attention_dropout else Dropout(self.attention_dropout)
         out_BND = attend_with(x_BND.astype(self.dtype), query, key, value, out, dropout)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
+
+    def _learned(self, name: str, tokens: int, head_dim: int) -> jax.Array:
+        """Make keys or values [H, M, K] that are parameters, each head's initialised as a linear layer."""
+        stored = self.get_variable("params", f"learned_{name}")
+        if stored is not None and stored.shape[1] != tokens:
+            raise ValueError(f"{name}_source=learned has {stored.shape[1]} tokens, the input {tokens}")
+        init = nn.initializers.glorot_uniform(batch_axis=0)
+        return self.param(f"learned_{name}", init, (self.num_heads, tokens, head_dim), jnp.float32)
 
     @nn.nowrap
     def _merged(
@@ -88,22 +109,23 @@ class SelfAttention(nn.Module):
 
     @nn.nowrap
     def _by_heads(
-        self, x_BND: jax.Array, query: Layer, key: Layer, value: Layer, out: Layer, dropout: Dropout | None
+        self,
+        x_BND: jax.Array,
+        query: Layer,
+        key: Layer | jax.Array,
+        value: Layer | jax.Array,
+        out: Layer,
+        dropout: Dropout | None,
     ) -> jax.Array:
-        """Attend with the keys and values of each head. A group G is a head of an image."""
-        batch, tokens, _ = x_BND.shape
+        """Attend with the keys and values of each head. An array [H, M, K] instead of a layer serves all images."""
 
-        def heads_first(kernel_DHK: jax.Array, bias_HK: jax.Array) -> jax.Array:
-            y_BHNK = apply_affine("BND,DHK->BHNK", x_BND, kernel_DHK, bias_HK[:, None, :])
-            return y_BHNK.reshape(batch * self.num_heads, tokens, -1)
+        def rows(source: Layer | jax.Array) -> jax.Array:
+            if isinstance(source, tuple):
+                return apply_by_heads(x_BND, *source)
+            return jnp.broadcast_to(source.astype(self.dtype), (len(x_BND), *source.shape))
 
-        query_GNK, key_GMK, value_GMK = (heads_first(*layer) for layer in (query, key, value))
-        keep_GNM, scale = None, 1.0
-        if dropout:
-            keep_BHNM, scale = dropout.draw((batch, self.num_heads, tokens, tokens))
-            keep_GNM = keep_BHNM.reshape(-1, tokens, tokens)
-        mixed_GNK, _ = attend(query_GNK, key_GMK, value_GMK, keep_GNM, scale)
+        query_BHNK, key_BHMK, value_BHMK = map(rows, (query, key, value))
+        mixed_BHNK = attend_by_heads(query_BHNK, key_BHMK, value_BHMK, dropout)
         if self.is_mutable_collection("intermediates"):
-            map_GNM = attention_map(query_GNK, key_GMK)
-            self.sow("intermediates", "attention_map", map_GNM.reshape(batch, self.num_heads, tokens, tokens))
-        return apply_affine("BHNK,HKD->BND", mixed_GNK.reshape(batch, self.num_heads, tokens, -1), *out)
+            self.sow("intermediates", "attention_map", attention_map(query_BHNK, key_BHMK))
+        return apply_affine("BHNK,HKD->BND", mixed_BHNK, *out)

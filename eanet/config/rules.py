@@ -13,6 +13,7 @@ import ml_collections
 
 from eanet.attention import ATTENTIONS
 from eanet.attention.external import NORMALIZATIONS
+from eanet.attention.self_attention import SOURCES
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.model import vision_transformer as model
@@ -85,12 +86,16 @@ RULES: dict[str, Rule] = {
     "model.mlp_dim": _whole(1, 65536),
     "model.num_heads": _whole(1, 1024),
     "model.head_dim": _whole(0, 16384),
+    "model.key_source": _choice(*SOURCES),
+    "model.value_source": _choice(*SOURCES),
     "model.dim_coefficient": _whole(1, 1024),
     "model.memory_size": _whole(0, 65536),
     "model.normalization": _choice(*NORMALIZATIONS),
     "model.memory_bias": _FLAG,
     "model.tie_memories": _FLAG,
     "model.share_memories": _FLAG,
+    "model.mixing_seed": _whole(0, 2**32 - 1),
+    "model.conv_dim": _whole(0, 65536),
     "model.attention_dropout": _RATE,
     "model.projection_dropout": _RATE,
     "model.mlp_dropout": _RATE,

@@ -1,4 +1,4 @@
-"""What every attention has: its errors, types, maps, dropout and initialisers."""
+"""What external and self-attention have: types of both ways of computing, maps, and Keras's initialisers."""
 
 import jax
 import jax.numpy as jnp
@@ -7,30 +7,7 @@ import pytest
 
 from eanet.attention.external import ExternalAttention
 from eanet.attention.self_attention import SelfAttention
-from helpers.layers import apply, attention_map, dropout_key, limit, random_params, tokens
-
-
-@pytest.mark.parametrize(
-    "module, numbers",
-    [
-        (ExternalAttention(num_heads=3, dim_coefficient=4), ("16", "num_heads=3")),
-        (ExternalAttention(num_heads=4, dim_coefficient=5), ("16", "dim_coefficient=5")),
-        (SelfAttention(num_heads=3, head_dim=0), ("16", "num_heads=3")),
-    ],
-    ids=["heads", "coefficient", "self"],
-)
-def test_sizes_that_do_not_divide_are_named_before_compilation(module, numbers):
-    with pytest.raises(ValueError) as error:
-        jax.eval_shape(module.init, jax.random.key(0), tokens())
-    assert all(number in str(error.value).split() for number in numbers)
-
-
-@pytest.mark.parametrize("module", [ExternalAttention(), SelfAttention()], ids=["external", "self"])
-@pytest.mark.parametrize("shape", [(2, 4, 4, 16), (6, 16), (16,)], ids=str)
-def test_an_input_with_another_number_of_axes_is_refused_with_its_shape(module, shape):
-    with pytest.raises(ValueError) as error:
-        jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-    assert str(error.value) == f"the input has shape {shape}; accepted: [batch, tokens, channels]"
+from helpers.layers import apply, attention_map, limit, random_params, tokens
 
 
 def test_sizes_need_not_divide_where_nothing_is_divided():
@@ -70,19 +47,6 @@ def test_attention_map_comes_only_on_request(module):
     out, state = jax.jit(lambda p, y: module.apply({"params": p}, y, mutable=["intermediates"]))(params, x)
     assert set(state) == {"intermediates"} and set(state["intermediates"]) == {"attention_map"}
     np.testing.assert_array_equal(out, plain)
-
-
-@pytest.mark.parametrize("make", [ExternalAttention, SelfAttention])
-@pytest.mark.parametrize("which", ["attention_dropout", "projection_dropout"])
-def test_each_dropout_acts_in_training_only(make, which):
-    module = make(2, **{which: 0.5})
-    x = tokens()
-    params = random_params(module, x)
-    one, other = (apply(module, params, x, deterministic=False, rngs=dropout_key(i)) for i in (0, 1))
-    assert np.abs(np.asarray(one - other)).max() > 0.01
-    np.testing.assert_array_equal(apply(module, params, x), apply(make(2), params, x))
-    # Dropout of the output zeroes entries; dropout of the map leaves none at exactly 0.
-    assert (np.mean(np.asarray(one) == 0) > 0.2) == (which == "projection_dropout")
 
 
 def test_initialisers_are_those_of_keras():

@@ -1,18 +1,21 @@
 """External attention against loops written from the paper (arXiv 2105.02358, sections 3.2 and 3.3)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eanet.attention.external import ExternalAttention, normalize_map
+from eanet.attention.external import NORMALIZATIONS, ExternalAttention, normalize_map
 from helpers.layers import (
     CHANNELS,
     TOKENS,
     apply,
     as_numpy,
     attention_map,
+    check_gradient,
     dropout_key,
     intermediate_shapes,
     random_params,
@@ -24,6 +27,9 @@ from helpers.layers import (
 def loop_normalize(logits, normalization):
     """Normalise the [tokens, slots] logits of one head entry by entry."""
     n, s = logits.shape
+    if normalization == "l2_gelu":
+        scaled = [[logits[i, j] * np.sqrt(s) / np.sqrt(np.sum(logits[i] ** 2)) for j in range(s)] for i in range(n)]
+        return np.array([[z * (1 + math.erf(z / math.sqrt(2))) / 2 for z in row] for row in scaled])
     if normalization == "slots":
         return np.array([[np.exp(logits[i, j]) / np.exp(logits[i]).sum() for j in range(s)] for i in range(n)])
     over_tokens = np.array([[np.exp(logits[i, j]) / np.exp(logits[:, j]).sum() for j in range(s)] for i in range(n)])
@@ -61,6 +67,7 @@ EXTERNAL_VARIANTS = [
     {},
     {"normalization": "tokens"},
     {"normalization": "slots"},
+    {"normalization": "l2_gelu"},
     {"memory_bias": False},
     {"tie_memories": True},
     {"tie_memories": True, "memory_bias": False},
@@ -88,15 +95,15 @@ def test_external_attention_equals_a_plain_loop(variant, merge):
 
 def test_normalizations_differ_from_one_another():
     logits = np.random.default_rng(0).normal(size=(TOKENS, 5))
-    maps = [loop_normalize(logits, name) for name in ("double", "tokens", "slots")]
-    for i in range(3):
+    maps = [loop_normalize(logits, name) for name in NORMALIZATIONS]
+    for i in range(4):
         assert np.abs(maps[i] - maps[i - 1]).max() > 0.01
-        ours = normalize_map(jnp.asarray(logits, jnp.float32)[None, :, None, :], ("double", "tokens", "slots")[i])
+        ours = normalize_map(jnp.asarray(logits, jnp.float32)[None, :, None, :], NORMALIZATIONS[i])
         np.testing.assert_allclose(ours[0, :, 0], maps[i], atol=1e-6)
 
 
 def test_unknown_normalization_is_named_with_the_accepted_ones():
-    with pytest.raises(ValueError, match=r"'rows'.*double, tokens, slots"):
+    with pytest.raises(ValueError, match=r"'rows'.*double, tokens, slots, l2_gelu"):
         normalize_map(jnp.zeros((1, 2, 1, 3)), "rows")
 
 
@@ -146,6 +153,17 @@ def test_default_is_whichever_way_is_cheaper(memory_size, num_heads):
         assert flops(None) == min(merged, plain)
 
 
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_the_gradient_is_that_of_a_plain_loop(normalization):
+    module = ExternalAttention(2, 2, normalization=normalization)
+    check_gradient(module, lambda params, x: loop_external(params, x, 4, normalization, False), tokens(channels=8))
+
+
+def test_a_token_without_logits_has_a_map_and_a_gradient_of_zero_with_l2_gelu():
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(normalize_map(x, "l2_gelu")))(jnp.zeros((1, 2, 1, 3)))
+    assert value == 0 and np.isfinite(gradient).all()
+
+
 def test_rows_of_the_double_norm_sum_to_one_and_columns_before_it():
     x = tokens()
     double, half = (ExternalAttention(2, normalization=name) for name in ("double", "tokens"))
@@ -159,7 +177,9 @@ def test_rows_of_the_double_norm_sum_to_one_and_columns_before_it():
     assert np.abs(np.asarray(half_BNHS.sum(-1)) - 1).max() > 0.05
 
 
-@pytest.mark.parametrize("normalization, mixes", [("double", True), ("tokens", True), ("slots", False)])
+@pytest.mark.parametrize(
+    "normalization, mixes", [("double", True), ("tokens", True), ("slots", False), ("l2_gelu", False)]
+)
 def test_only_a_softmax_over_tokens_mixes_tokens(normalization, mixes):
     module = ExternalAttention(2, normalization=normalization)
     x = tokens()
@@ -170,7 +190,9 @@ def test_only_a_softmax_over_tokens_mixes_tokens(normalization, mixes):
     assert others > 1e-3 if mixes else others == 0.0
 
 
-@pytest.mark.parametrize("normalization, dead", [("double", True), ("tokens", True), ("slots", False)])
+@pytest.mark.parametrize(
+    "normalization, dead", [("double", True), ("tokens", True), ("slots", False), ("l2_gelu", False)]
+)
 @pytest.mark.parametrize("merge", [True, False])
 def test_bias_of_the_key_memory_is_dead_behind_a_softmax_over_tokens(normalization, dead, merge):
     module = ExternalAttention(2, normalization=normalization, merge_linear=merge)

@@ -49,8 +49,8 @@ def test_the_table_is_the_packages_own_with_one_line_more():
     table = re.search(r"^ATTENTIONS.*?^}\n", source, re.MULTILINE | re.DOTALL)[0]
     bare = [re.sub(r"  #.*", "", line) for line in table.splitlines()]
     printed = _TABLE.splitlines()
-    assert [line for line in printed if "Linear" not in line and line] == bare
-    assert len([line for line in printed if "Linear" in line]) == 2  # the import and the line
+    assert [line for line in printed if "AttentionFree" not in line and line] == bare
+    assert len([line for line in printed if "AttentionFree" in line]) == 2  # the import and the line
 
 
 @pytest.mark.system
@@ -63,22 +63,22 @@ def test_the_arm_trains_and_is_compared_and_costed_under_its_name(project):
         json.loads((path.parent / "config.json").read_text())["model"]["attention"]: json.loads(path.read_text())
         for path in (project / "runs").glob("*/results.json")
     }
-    assert results.keys() == {"external", "linear"}
+    assert results.keys() == {"external", "aft"}
     printed = _python(project, *compare)
-    assert re.search(r"^attention=linear +1 ", printed, re.MULTILINE)
+    assert re.search(r"^attention=aft +1 ", printed, re.MULTILINE)
     assert re.search(r"^attention=external +1 ", printed, re.MULTILINE)
     out = project / compare[-1] / "comparison"
     for name in ("report.html", "comparison.md", "curves.svg"):
-        assert "attention=linear" in (out / name).read_text(), name
-    assert re.search(r"^linear,", (out / "comparison.csv").read_text(), re.MULTILINE)
+        assert "attention=aft" in (out / name).read_text(), name
+    assert re.search(r"^aft,", (out / "comparison.csv").read_text(), re.MULTILINE)
     printed = _python(project, "-m", "eanet.cost", *train[1:], *extra)
-    row = re.search(r"^configs/digits\.py model\.attention=linear .*? +([\d,]+) +\d+\.\d ", printed, re.MULTILINE)
-    assert int(row[1].replace(",", "")) == results["linear"]["parameters"]
-    tokens, dim, head_dim = 4, 16, 4
-    layer = 4 * tokens * dim**2 + 2 * tokens * dim * head_dim + tokens * dim  # projections; memory and its use; norm
+    row = re.search(r"^configs/digits\.py model\.attention=aft .*? +([\d,]+) +\d+\.\d ", printed, re.MULTILINE)
+    assert int(row[1].replace(",", "")) == results["aft"]["parameters"]
+    tokens, dim = 4, 16
+    layer = 4 * tokens * dim**2  # the linear layers; the rest is elementwise
     others = tokens * 16 * dim + 2 * tokens * dim**2 + 10 * dim  # patches of 16 pixels; MLP; 10 classes
-    assert results["linear"]["mmac"] == pytest.approx((layer + others) / 1e6)
-    assert "%22linear%22" in _python(project, "-m", "eanet.dashboard", "--dry-run")  # a color of its own
+    assert results["aft"]["mmac"] == pytest.approx((layer + others) / 1e6)
+    assert "%22aft%22" in _python(project, "-m", "eanet.dashboard", "--dry-run")  # a color of its own
 
 
 @pytest.fixture
@@ -90,25 +90,18 @@ def layer(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "own_attention", module)
     spec.loader.exec_module(module)
-    return module.LinearAttention(num_heads=2)
+    return module.AttentionFree()
 
 
 def _loop(params, x):
-    """Linear attention of one sequence [tokens, channels], a query at a time, with equation 6 as it is printed."""
-
-    def project(name):
-        return np.einsum("nc,chk->hnk", x, params[name]["kernel"]) + params[name]["bias"][:, None]
-
-    def phi(y):
-        return np.where(y > 0, y + 1, np.exp(np.minimum(y, 0)))
-
-    out = np.zeros((len(x), x.shape[1]))
-    for head, (queries, keys, values) in enumerate(zip(*map(project, ("query", "key", "value")), strict=True)):
-        for i, query in enumerate(queries):
-            weights = [phi(query) @ phi(key) for key in keys]
-            attended = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
-            out[i] += attended @ params["out"]["kernel"][head]
-    return out + params["out"]["bias"]
+    """AFT-simple of one sequence [tokens, channels], a token and a channel at a time."""
+    query, key, value = (x @ params[name]["kernel"] + params[name]["bias"] for name in ("query", "key", "value"))
+    mixed = np.zeros_like(value)
+    for i in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            weights = np.exp(key[:, c])
+            mixed[i, c] = np.sum(weights * value[:, c]) / np.sum(weights) / (1 + np.exp(-query[i, c]))
+    return mixed @ params["out"]["kernel"] + params["out"]["bias"]
 
 
 def test_the_file_computes_what_its_equation_says(layer):
@@ -128,5 +121,3 @@ def test_the_file_computes_what_its_equation_says(layer):
     gradient = jax.grad(lambda p: jax.numpy.sin(apply(p)).sum())(single)
     slope = sum(jax.tree.leaves(jax.tree.map(lambda g, along: np.sum(g * along), gradient, direction)))
     assert slope == pytest.approx((moved(1e-5) - moved(-1e-5)) / 2e-5, rel=1e-3)
-    with pytest.raises(ValueError, match="^num_heads=3 does not divide the 8 channels"):
-        jax.eval_shape(layer.clone(num_heads=3).init, jax.random.key(0), x)

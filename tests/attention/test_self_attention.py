@@ -8,21 +8,37 @@ import pytest
 from eanet.attention.dropout import Dropout
 from eanet.attention.self_attention import SelfAttention
 from eanet.model import footprint
-from helpers.layers import CHANNELS, TOKENS, apply, as_numpy, attention_map, dropout_key, random_params, shapes, tokens
+from helpers.layers import (
+    CHANNELS,
+    TOKENS,
+    apply,
+    as_numpy,
+    attention_map,
+    check_gradient,
+    dropout_key,
+    limit,
+    loop_attend,
+    random_params,
+    shapes,
+    tokens,
+)
 
 
 def loop_self(params, x):
     """Multi-head self-attention one image, one head and one token at a time."""
     p, x = as_numpy(params), np.asarray(x, np.float64)
     _, heads, width = p["query"]["kernel"].shape
+
+    def rows(name, image, h):
+        if f"learned_{name}" in p:
+            return p[f"learned_{name}"][h]
+        return image @ p[name]["kernel"][:, h] + p[name]["bias"][h]
+
     out = np.zeros_like(x)
     for b in range(len(x)):
         for h in range(heads):
-            q, k, v = (x[b] @ p[n]["kernel"][:, h] + p[n]["bias"][h] for n in ("query", "key", "value"))
-            for n in range(x.shape[1]):
-                scores = np.exp([q[n] @ k[m] / np.sqrt(width) for m in range(x.shape[1])])
-                mixed = sum(score / scores.sum() * v[m] for m, score in enumerate(scores))
-                out[b, n] += mixed @ p["out"]["kernel"][h]
+            q, k, v = (rows(name, x[b], h) for name in ("query", "key", "value"))
+            out[b] += loop_attend(q, k, v, 1 / np.sqrt(width)) @ p["out"]["kernel"][h]
         out[b] += p["out"]["bias"]
     return out
 
@@ -45,20 +61,43 @@ def test_self_attention_equals_a_plain_loop(num_heads, head_dim, merge_linear):
 
 @pytest.mark.parametrize("merge_linear", [True, False])
 def test_the_gradient_is_that_of_a_plain_loop(merge_linear):
-    """By central differences of the loop in float64, along random directions of all parameters and the input."""
-    module = SelfAttention(2, 5, merge_linear=merge_linear)
-    x, rng = tokens(), np.random.default_rng(3)
-    params, weights = random_params(module, x), rng.normal(size=x.shape)
-    value = jax.jit(lambda params, x: jnp.sum(module.apply({"params": params}, x) * weights))
-    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))(params, x)
-    point = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, x))
-    assert not np.any(gradient[0]["key"]["bias"]) == merge_linear  # to rounding, it is zero in both
-    for _ in range(4):
-        way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
-        ends = [jax.tree.map(lambda p, d, by=by: p + by * d, point, way) for by in (1e-5, -1e-5)]
-        difference = np.subtract(*(np.sum(loop_self(*end) * weights) for end in ends)) / 2e-5
-        along = sum(np.sum(a * b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True))
-        assert abs(difference) > 1 and along == pytest.approx(difference, rel=1e-3)
+    gradient, _ = check_gradient(SelfAttention(2, 5, merge_linear=merge_linear), loop_self, tokens())
+    assert not np.any(gradient["key"]["bias"]) == merge_linear  # to rounding, it is zero in both
+
+
+_LEARNED = [("learned", "input"), ("input", "learned"), ("learned", "learned")]
+
+
+@pytest.mark.parametrize("sources", _LEARNED, ids="-".join)
+def test_learned_keys_and_values_equal_a_plain_loop(sources):
+    module, x = SelfAttention(2, 5, *sources), tokens()
+    params = random_params(module, x)
+    assert {name for name in params if name.startswith("learned")} == {
+        f"learned_{name}" for name, source in zip(("key", "value"), sources, strict=True) if source == "learned"
+    }
+    np.testing.assert_allclose(apply(module, params, x), loop_self(params, x), atol=2e-5, rtol=2e-5)
+    check_gradient(module, loop_self, x)
+
+
+@pytest.mark.parametrize("sources, mixes", [*((pair, True) for pair in _LEARNED[:2]), (_LEARNED[2], False)], ids=str)
+def test_with_both_learned_no_token_sees_another(sources, mixes):
+    module, x = SelfAttention(2, 5, *sources), tokens()
+    params = random_params(module, x)
+    change = np.abs(apply(module, params, x.at[:, 2].add(1.0)) - apply(module, params, x))
+    assert change[:, 2].max() > 0.01
+    others = np.delete(change, 2, axis=1).max()
+    assert others > 1e-3 if mixes else others == 0
+
+
+def test_learned_keys_are_a_row_for_each_token_and_head():
+    x = jnp.zeros((1, 9, 64))
+    params = jax.jit(SelfAttention(4, 32, "learned", "learned").init)(jax.random.key(0), x)["params"]
+    assert set(params) == {"query", "out", "learned_key", "learned_value"}
+    for name in ("learned_key", "learned_value"):
+        assert params[name].shape == (4, 9, 32)
+        limit(params[name], np.sqrt(6 / (9 + 32)))
+    with pytest.raises(ValueError, match=r"^key_source=learned has 9 tokens, the input 4\b"):
+        jax.eval_shape(SelfAttention(4, 32, "learned").apply, {"params": params}, x[:, :4])
 
 
 def test_both_ways_of_computing_drop_the_same_of_the_same_map(monkeypatch):

@@ -34,7 +34,7 @@ BAD_VALUES = [
     ("data.train_limit", 0.5),
     ("data.eval_limit", -1),
     ("guard.loss", 0.0),
-    ("model.attention", "linear"),
+    ("model.attention", "softmax"),
     ("model.attention", ""),
     ("model.attention", 1),
     ("model.patch_size", 0),
@@ -48,6 +48,10 @@ BAD_VALUES = [
     ("model.dim_coefficient", 0),
     ("model.memory_size", -16),
     ("model.normalization", "softmax"),
+    ("model.key_source", "tokens"),
+    ("model.value_source", ""),
+    ("model.mixing_seed", -1),
+    ("model.conv_dim", 1.5),
     ("model.memory_bias", 1),
     ("model.tie_memories", "True"),
     ("model.share_memories", 0),
@@ -136,7 +140,7 @@ def test_bad_value_is_refused_with_field_value_and_what_is_accepted(field, value
 
 
 def test_words_of_a_rule_say_what_it_checks():
-    assert rules.RULES["model.attention"][1] == "external or self or none"
+    assert rules.RULES["model.attention"][1] == "external or self or induced or linear or random or conv or none"
     assert rules.RULES["augment.rotation"][1] == "a number from 0 to 0.5"
     assert rules.RULES["augment.zoom"][1] == "a number from 0 to below 1"
     assert rules.RULES["train.batch_size"][1] == "a whole number from 1 to 1000000"

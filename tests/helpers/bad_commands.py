@@ -12,6 +12,7 @@ from helpers.finished_runs import write_arm
 
 _A, _IS_TEXT = "accepted: ", "text in one line"
 _WHOLE, _RATE = "a whole number from", "a number from 0 to below 1"
+_ATTENTIONS = "external or self or induced or linear or random or conv or none"
 
 # Fields of the configuration with a value that they do not take, and what is said to be accepted.
 FIELDS = [
@@ -31,7 +32,10 @@ FIELDS = [
     *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
     ("data.eval_limit=-1", f"{_WHOLE} 0"),
     ("guard.loss=0.5", "a number from 1"),
-    *[(f"model.attention={value}", "external or self or none") for value in ("linear", "", "External", "0")],
+    *[
+        (f"model.attention={value}", "external or self or induced or linear or random or conv or none")
+        for value in ("softmax", "", "External", "0")
+    ],
     *[(f"model.patch_size={value}", f"{_WHOLE} 1 to 1024") for value in ("0", "-2", "1025", "2.0")],
     *[(f"model.dim={value}", f"{_WHOLE} 1 to 16384") for value in ("0", "-64", "16385", "sixty", "inf")],
     *[(f"model.depth={value}", f"{_WHOLE} 0 to 1000") for value in ("-1", "1001")],
@@ -40,7 +44,11 @@ FIELDS = [
     ("model.head_dim=-1", f"{_WHOLE} 0 to 16384"),
     ("model.dim_coefficient=0", f"{_WHOLE} 1 to 1024"),
     *[(f"model.memory_size={value}", f"{_WHOLE} 0 to 65536") for value in ("-1", "65537")],
-    ("model.normalization=softmax", "double or tokens or slots"),
+    ("model.normalization=softmax", "double or tokens or slots or l2_gelu"),
+    ("model.key_source=tokens", "input or learned"),
+    ("model.value_source=True", "input or learned"),
+    ("model.mixing_seed=-1", f"{_WHOLE} 0 to 4294967295"),
+    ("model.conv_dim=65537", f"{_WHOLE} 0 to 65536"),
     *[(f"model.memory_bias={value}", "True or False") for value in ("maybe", "2", "")],
     *[(f"model.attention_dropout={value}", _RATE) for value in ("1", "1.0", "-0.1", "nan", "inf", "half")],
     ("model.projection_dropout=1", _RATE),
@@ -231,8 +239,8 @@ OTHERS = [
     ("eanet.compare", ["runs", "--by=seed"], ["--by: 'seed'", _A]),
     (
         "eanet.compare",
-        ["runs", "--baseline=model.attention=linear"],
-        ["--baseline=model.attention=linear", "accepted is what fits one of: model.att"],
+        ["runs", "--baseline=model.attention=softmax"],
+        ["--baseline=model.attention=softmax", "accepted is what fits one of: model.att"],
     ),
     ("eanet.compare", ["runs", "--out=file"], ["--out=file is a file", _A]),
     ("eanet.compare", ["runs", "--out=file/deep"], ["--out=file/deep", "is a file", _A]),

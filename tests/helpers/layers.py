@@ -38,6 +38,31 @@ def attention_map(module, params, x):
     return state["intermediates"]["attention_map"][0]
 
 
+def check_gradient(module, loop, x, rel=1e-3):
+    """Compare the gradient with central differences of a loop in float64, along random directions of its arguments."""
+    rng = np.random.default_rng(3)
+    params, weights = random_params(module, x), rng.normal(size=x.shape)
+    value = jax.jit(lambda params, x: jnp.sum(module.apply({"params": params}, x) * weights))
+    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))(params, x)
+    point = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (params, x))
+    for _ in range(4):
+        way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
+        ends = [jax.tree.map(lambda p, d, by=by: p + by * d, point, way) for by in (1e-5, -1e-5)]
+        difference = np.subtract(*(np.sum(loop(*end) * weights) for end in ends)) / 2e-5
+        along = sum(np.sum(a * b) for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(way), strict=True))
+        assert abs(difference) > 0.1 and along == pytest.approx(difference, rel=rel)
+    return gradient
+
+
+def loop_attend(queries, keys, values, scale):
+    """Attend from each query to all keys by scaled dot products, one row at a time."""
+    out = np.zeros((len(queries), values.shape[1]))
+    for n, query in enumerate(queries):
+        scores = np.exp([scale * (query @ key) for key in keys])
+        out[n] = sum(score / scores.sum() * value for score, value in zip(scores, values, strict=True))
+    return out
+
+
 def as_numpy(params):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
 

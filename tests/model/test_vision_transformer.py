@@ -244,7 +244,7 @@ def test_another_image_size_than_at_initialisation_is_named():
     assert {"36", "16"} <= set(str(error.value).split())
 
 
-@pytest.mark.parametrize("field, value", [("attention", "linear"), ("dtype", "float16")])
+@pytest.mark.parametrize("field, value", [("attention", "softmax"), ("dtype", "float16")])
 def test_unknown_choices_are_named(field, value):
     with pytest.raises(ValueError, match=rf"{field}.*'{value}'.*accepted"):
         small(**{field: value})

@@ -37,7 +37,7 @@ _PROMISED = {
         [(kind, n, width) for kind, width in (("external", 64), ("self", 64), ("self", 0)) for n in _HEADS],
     ),
     "memory": (_SEEDS, ("attention", "memory_size"), [("external", n) for n in (4, 8, 16, 32, 64, 128, 256)]),
-    "normalization": (_SEEDS, ("normalization",), [("double",), ("tokens",), ("slots",)]),
+    "normalization": (_SEEDS, ("normalization",), [("double",), ("tokens",), ("slots",), ("l2_gelu",)]),
     "memories": (
         _SEEDS,
         ("memory_bias", "tie_memories", "share_memories", "dim_coefficient"),
@@ -47,6 +47,29 @@ _PROMISED = {
         (0, 1),
         ("attention", "num_heads", "patch_size"),
         [(kind, n, 4) for kind in ("external", "self") for n in (2, 4)],
+    ),
+    "compact": (
+        tuple(range(5)),
+        ("attention", "head_dim", "projection_dropout", "patch_size", "train.epochs"),
+        [("external", 64, 0.2, 4, 50), ("self", 32, 0.0, 4, 50), ("none", 64, 0.2, 4, 50)],
+    ),
+    "baselines": (
+        _SEEDS,
+        ("attention", "head_dim", "conv_dim", "patch_size"),
+        [
+            ("external", 64, 0, 2),
+            ("self", 32, 0, 2),
+            ("induced", 16, 0, 2),
+            ("linear", 32, 0, 2),
+            ("random", 64, 0, 2),
+            ("conv", 64, 241, 2),
+            ("none", 64, 0, 2),
+        ],
+    ),
+    "factorial": (
+        _SEEDS,
+        ("attention", "head_dim", "key_source", "value_source"),
+        [("self", 32, *sources) for sources in itertools.product(("input", "learned"), repeat=2)],
     ),
     "digits": (
         tuple(range(5)),

@@ -1,0 +1,18 @@
+"""The same network with a depthwise 3×3 convolution of the token grid: is mixing neighbours enough?
+
+With 241 channels it has 0.2% fewer parameters than configs/eanet.py.
+
+Source: Yu et al., "MetaFormer Baselines for Vision" (arXiv 2210.13452), ConvFormer.
+Command: python main.py --config=configs/conv.py
+Expected: not measured yet at 50 epochs.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Exchange the attention and nothing else."""
+    config = default.get_config()
+    config.model.attention = "conv"
+    config.model.conv_dim = 241
+    return config

@@ -1,0 +1,63 @@
+"""The depthwise convolution of the token grid against a plain loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eanet.attention.convolution import Convolution
+from eanet.model import footprint
+from helpers.layers import apply, as_numpy, check_gradient, limit, random_params, shapes, tokens
+
+
+def loop_convolution(params, x):
+    """Sum the nine neighbours of each token, channel by channel, between two linear layers; zeros around the grid."""
+    p, x = as_numpy(params), np.asarray(x, np.float64)
+    side, kernel = int(np.sqrt(x.shape[1])), p["depthwise"]["kernel"][:, :, 0]
+    out = np.zeros_like(x)
+    for b in range(len(x)):
+        grid = (x[b] @ p["expand"]["kernel"] + p["expand"]["bias"]).reshape(side, side, -1)
+        for row in range(side):
+            for column in range(side):
+                mixed = p["depthwise"]["bias"].copy()
+                for i in (-1, 0, 1):
+                    for j in (-1, 0, 1):
+                        if 0 <= row + i < side and 0 <= column + j < side:
+                            mixed += kernel[i + 1, j + 1] * grid[row + i, column + j]
+                out[b, row * side + column] = mixed @ p["project"]["kernel"] + p["project"]["bias"]
+    return out
+
+
+@pytest.mark.parametrize("conv_dim, count", [(0, 9), (5, 16), (24, 4), (3, 1)])
+def test_convolution_equals_a_plain_loop(conv_dim, count):
+    module, x = Convolution(conv_dim), tokens(count=count)
+    params = random_params(module, x)
+    np.testing.assert_allclose(apply(module, params, x), loop_convolution(params, x), atol=2e-5, rtol=2e-5)
+
+
+def test_the_gradient_is_that_of_a_plain_loop():
+    check_gradient(Convolution(5), loop_convolution, tokens(count=9, channels=8))
+
+
+def test_tokens_that_are_no_square_are_refused():
+    with pytest.raises(ValueError, match="^the input has 6 tokens; accepted: a square number"):
+        jax.eval_shape(Convolution().init, jax.random.key(0), tokens(count=6))
+
+
+def test_parameters_and_initialisers_are_those_of_keras():
+    x = jnp.zeros((1, 4, 64))
+    assert shapes(Convolution(24), x) == {
+        "expand": {"kernel": (64, 24), "bias": (24,)},
+        "depthwise": {"kernel": (3, 3, 1, 24), "bias": (24,)},
+        "project": {"kernel": (24, 64), "bias": (64,)},
+    }
+    params = jax.jit(Convolution(200).init)(jax.random.key(0), x)["params"]
+    limit(params["depthwise"]["kernel"], np.sqrt(6 / (9 * 200 + 9)))  # DepthwiseConv2D's, of its [3, 3, 200, 1]
+    limit(params["expand"]["kernel"], np.sqrt(6 / (64 + 200)))
+
+
+def test_multiply_adds_are_nine_a_channel_and_token_besides_the_linear_layers():
+    module, x = Convolution(24), jnp.zeros((1, 16, 64))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    counted = footprint.count_macs(jax.make_jaxpr(module.apply)(params, x).jaxpr)
+    assert counted == 16 * 24 * (64 + 9 + 64)
