@@ -1,17 +1,14 @@
-"""What a comparison of a few seeds may claim: intervals, tests, corrections, and what it could not have seen.
-
-All of it on plain arrays of one number a seed; scipy does the distributions.
-"""
+"""Intervals and tests over seeds, from one number a seed, and over images; and their correction for many arms."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
-LEVEL = 0.95  # of every interval
-POWER = 0.8  # with which the smallest detectable difference would be found
+from eanet.statistics.power import LEVEL, detectable_difference
+
 _ROUNDING = 1e-12  # what equal differences of accuracies can seem to vary by
 
 
@@ -52,6 +49,9 @@ class Difference:
     half_width: float  # of the 95% interval; NaN without a test
     p_value: float  # two-sided; NaN without a test
     detectable: float  # smallest true difference found with 80% power at 5%; NaN without a test
+    error: float  # standard error of the mean; NaN without a test
+    freedom: float  # its degrees of freedom; NaN without a test
+    deviation: float  # of the difference between two runs, one of each arm; NaN without a test
     why_no_test: str = ""
 
 
@@ -66,37 +66,36 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
         pairs = np.array([[ours[seed], theirs[seed]] for seed in common])
         differences = pairs[:, 0] - pairs[:, 1]
         n, mean = len(common), float(np.mean(differences))
-        error = float(np.std(differences, ddof=1)) / math.sqrt(n)
-        return _tested("paired t", (n, n), mean, error, n - 1, "the differences do not vary between seeds")
+        deviation = float(np.std(differences, ddof=1))
+        unvaried = "the differences do not vary between seeds"
+        return _tested("paired t", (n, n), mean, deviation / math.sqrt(n), n - 1, deviation, unvaried)
     a, b = list(ours.values()), list(theirs.values())
     mean = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
         why = "n = 1: one run says nothing about the spread between seeds"
-        return Difference("none", (len(a), len(b)), mean, math.nan, math.nan, math.nan, why)
-    parts = [float(np.var(side, ddof=1)) / len(side) for side in (a, b)]
+        return _untested((len(a), len(b)), mean, why)
+    variances = [float(np.var(side, ddof=1)) for side in (a, b)]
+    parts = [variance / len(side) for variance, side in zip(variances, (a, b), strict=True)]
     squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
     freedom = sum(parts) ** 2 / squares if squares else len(a) + len(b) - 2.0
     unvaried = "the values do not vary between seeds"
-    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom, unvaried)
+    deviation = math.sqrt(sum(variances))
+    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom, deviation, unvaried)
 
 
-def _tested(test: str, n: tuple[int, int], mean: float, error: float, freedom: float, unvaried: str) -> Difference:
+def _untested(n: tuple[int, int], mean: float, why: str) -> Difference:
+    return Difference("none", n, mean, *[math.nan] * 6, why)
+
+
+def _tested(
+    test: str, n: tuple[int, int], mean: float, error: float, freedom: float, deviation: float, unvaried: str
+) -> Difference:
     if error < _ROUNDING:  # the seeds agree: no spread, no test
-        return Difference("none", n, mean, math.nan, math.nan, math.nan, unvaried)
+        return _untested(n, mean, unvaried)
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    return Difference(test, n, mean, half_width, p_value, detectable_difference(error, freedom))
-
-
-def detectable_difference(error: float, freedom: float) -> float:
-    """Return the smallest true difference that a two-sided t test at 5% finds with 80% power.
-
-    error is the standard error of the difference as estimated, freedom its degrees of freedom. Found by
-    inverting the noncentral t distribution; the far tail's chance of the wrong sign is left out.
-    """
-    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = optimize.brentq(lambda x: float(stats.nct.sf(critical, freedom, x)) - POWER, 0.0, 10 * critical + 10)
-    return float(shift) * error
+    detectable = detectable_difference(error, freedom)
+    return Difference(test, n, mean, half_width, p_value, detectable, error, freedom, deviation)
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided") -> float:

@@ -115,18 +115,6 @@ def test_intervals_of_differences_cover(shared):
     assert 0.93 <= covered / 2000 <= 0.97
 
 
-def test_the_detectable_difference_is_found_four_times_in_five():
-    """With the true standard error; a run's own estimate of it varies."""
-    generator = np.random.default_rng(3)
-    n, deviation = 4, 0.02
-    error = deviation * math.sqrt(2 / n)
-    effect = statistics.detectable_difference(error, 2 * n - 2)
-    a = generator.normal(effect, deviation, (4000, n))
-    b = generator.normal(0, deviation, (4000, n))
-    found = np.mean(stats.ttest_ind(a, b, axis=1).pvalue < 0.05)
-    assert found == pytest.approx(0.8, abs=0.02)
-
-
 def test_mcnemar_is_the_exact_binomial_test():
     """9 images only ours gets right, 2 only theirs: 2 · Σ_{k≤2} C(11, k) / 2^11 = 134 / 2048."""
     ours = np.array([True] * 9 + [False] * 2 + [True] * 50 + [False] * 40)

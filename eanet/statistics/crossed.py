@@ -1,0 +1,57 @@
+"""The interval of a difference over new seeds and new test images at once."""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import stats
+
+from eanet.statistics.power import LEVEL
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsAndImages:
+    """The spread of a difference in accuracy over seeds and over test images; half_width is NaN for one seed."""
+
+    half_width: float  # of the 95% interval
+    error_seeds: float  # standard error over the seeds, the images given
+    error_images: float  # standard error that more seeds would leave: the images' own
+
+
+def seeds_and_images(ours: np.ndarray, theirs: np.ndarray, paired: bool) -> SeedsAndImages:
+    """Estimate how far a difference in accuracy may be off, with seeds and images both drawn from populations.
+
+    ours and theirs are bool [seeds, images], True where a network is right; the images are the same. Each answer is
+    modelled as a mean, an effect of its seed, one of its image, and a rest (two-way random effects). The variance of
+    the mean is MS_seeds + MS_images - MS_rest over the number of answers; its degrees of freedom are Satterthwaite's
+    (1946).
+    A crossed bootstrap (Owen 2007) would do the same for many seeds; with three it covers too rarely, which is tested.
+    Raises ValueError if paired arms differ in their number of seeds, or arms in their images.
+    """
+    if ours.shape[1] != theirs.shape[1]:
+        raise ValueError(f"answers to {ours.shape[1]} and to {theirs.shape[1]} images cannot be compared")
+    if paired and len(ours) != len(theirs):
+        raise ValueError(f"{len(ours)} and {len(theirs)} seeds are no pairs")
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    parts = [ours - theirs] if paired else [ours, -theirs]
+    if min(map(len, parts)) < 2:
+        return SeedsAndImages(*[math.nan] * 3)
+    images = ours.shape[1]
+    seeds_terms = [(np.var(part.mean(axis=1), ddof=1) / len(part), len(part) - 1) for part in parts]
+    rest_terms = [(_rest(part) / part.size, (len(part) - 1) * (images - 1)) for part in parts]
+    per_image = np.var(sum(part.mean(axis=0) for part in parts), ddof=1) / images
+    seeds, rest = (sum(variance for variance, _ in terms) for terms in (seeds_terms, rest_terms))
+    own = max(per_image - rest, 0.0)  # estimates of a small variance may be below 0
+    variance = seeds + own
+    if variance == 0:
+        return SeedsAndImages(*[math.nan] * 3)
+    squares = sum(part**2 / freedom for part, freedom in (*seeds_terms, (per_image, images - 1), *rest_terms))
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, variance**2 / squares)) * math.sqrt(variance)
+    return SeedsAndImages(half_width, math.sqrt(seeds), math.sqrt(own))
+
+
+def _rest(answers: np.ndarray) -> float:
+    """Return the mean square of what neither the seed nor the image explains."""
+    seeds, images = answers.shape
+    left = answers - answers.mean(axis=1, keepdims=True) - answers.mean(axis=0, keepdims=True) + answers.mean()
+    return float(np.sum(left**2)) / ((seeds - 1) * (images - 1))

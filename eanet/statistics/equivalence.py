@@ -1,0 +1,35 @@
+"""Whether two arms are alike: the two one-sided tests of equivalence within a margin."""
+
+import dataclasses
+import math
+
+from scipy import stats
+
+from eanet.statistics.differences import Difference
+from eanet.statistics.power import LEVEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Equivalence:
+    """What speaks for a difference within ± margin; all of it is NaN if the difference has no test."""
+
+    margin: float
+    p_value: float  # the larger one of the two one-sided tests
+    low: float  # the ends of the 90% interval: within the margin if and only if p < 5%
+    high: float
+
+
+def equivalence(difference: Difference, margin: float) -> Equivalence:
+    """Test a difference for equivalence by two one-sided t tests at 5% (Schuirmann 1987).
+
+    They are rejections of "margin or more behind" and of "margin or more ahead"; a p-value above 5% is no sign of a
+    difference. Raises ValueError for a margin that is not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin={margin}; accepted: a number above 0")
+    if difference.test == "none":
+        return Equivalence(margin, *[math.nan] * 3)
+    mean, error, freedom = difference.mean, difference.error, difference.freedom
+    p_value = max(stats.t.sf((mean + margin) / error, freedom), stats.t.cdf((mean - margin) / error, freedom))
+    half_width = float(stats.t.ppf(LEVEL, freedom)) * error
+    return Equivalence(margin, float(p_value), mean - half_width, mean + half_width)
