@@ -4,6 +4,7 @@ import argparse
 import atexit
 import contextlib
 import difflib
+import math
 import os
 import pathlib
 import re
@@ -122,6 +123,17 @@ def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> No
         raise UserError(f"{flag}={path} {what}; {accepted}")
     if existing != path.absolute() and not new:
         raise UserError(f"{flag}={path} does not exist; {accepted}")
+
+
+def positive_number(flag: str, text: str, high: float) -> float:
+    """Return the number that a flag was given; raise UserError if it is not above 0 and at most high."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= high:
+        raise UserError(f"{flag}={text}; accepted: a number above 0, at most {high:g}")
+    return number
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -272,7 +272,7 @@ class Run:
     def _check_input(self) -> None:
         """Warn if training sees other images than evaluation."""
         sample = self._dataset.train.images[:_GUARD_IMAGES]
-        key = step.stream(jax.random.key(self._config.seed), step.Purpose.AUGMENT)
+        key = step.stream(self._experiment, jax.random.key(self._config.seed), step.Purpose.AUGMENT)
         for warning in guards.check_input(key, sample, self._experiment.preprocessing, self._config.guard):
             _say(f"warning: {warning}")
 

@@ -1,4 +1,4 @@
-"""Compare runs: python -m eanet.compare DIR… [--baseline=model.attention=self] [--by=FIELD,FIELD] [--out=DIR].
+"""Compare runs: python -m eanet.compare DIR… [--baseline=model.attention=self] [--margin=1.0] [--out=DIR].
 
 Groups all finished runs under the directories by the fields in which they differ, seed apart, prints the tables and
 writes comparison.csv, comparison.md, pictures and report.html, one file that needs no server and no network.
@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("directories", nargs="+", metavar="DIR", help="directories of runs, or runs")
     parser.add_argument("--baseline", default="", help="an arm by its fields (default: the first)")
     parser.add_argument("--by", default="", help="fields that name the arms (default: those in which runs differ)")
+    parser.add_argument(
+        "--margin", default="", help="points of test accuracy within which arms are equivalent: tests that too"
+    )
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
     out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
@@ -57,11 +60,12 @@ def main() -> None:
     runs, notes = find_runs(arguments.directories)
     cli.check_directory("--out", out)
     by = [field for field in arguments.by.split(",") if field]
-    result = comparison.compare(runs, by, arguments.baseline, notes)
+    margin = cli.positive_number("--margin", arguments.margin, 100) / 100 if arguments.margin else 0.0
+    result = comparison.compare(runs, by, arguments.baseline, notes, margin)
     print(f"{comparison_finding.finding(result)}\n")
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 240  # a file has no edge to fold at
+        console.width = 320  # a file has no edge to fold at
     for grid in (comparison_table.results(result), comparison_table.against_baseline(result)):
         if grid.rows:
             console.print(comparison_table.terminal(grid, console.width))

@@ -1,6 +1,7 @@
 """Runs grouped into arms and set against a baseline. Reads records, and nothing but records."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 
 from eanet import statistics
 from eanet.compare.finished_run import ACCURACIES, METRICS, FinishedRun
+from eanet.compare.verdict import verdict
 from eanet.config import rules, stored
 from eanet.errors import UserError
-from eanet.statistics import Difference, Estimate
+from eanet.statistics import Difference, Equivalence, Estimate, SeedsAndImages, Superiority
 from eanet.training import metrics
 
 COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
@@ -46,6 +48,11 @@ class Versus:
     """An arm against the baseline, by test accuracy."""
 
     difference: Difference
+    with_images: SeedsAndImages  # how far it may be off, over new test images too
+    superiority: Superiority  # of the arm on a new seed
+    equivalence: Equivalence | None  # None if no margin is given
+    equivalence_holm: float  # its p-value over the table; NaN without one
+    verdict: str  # different, equivalent or undecided; empty if no margin is given
     p_holm: float  # of the difference, over the table; NaN without a test
     mcnemar: float  # over the images, over all pairs of runs
     mcnemar_holm: float
@@ -59,16 +66,22 @@ class Comparison:
     arms: list[Arm]
     baseline: Arm
     versus: dict[str, Versus]  # by the arm's name; the baseline has none
+    margin: float  # of equivalence in test accuracy, as a fraction; 0 = not asked for
     also_differ: dict[str, list[Any]]  # fields that the arms are not named by, with their values
     notes: list[str]
 
 
 def compare(
-    runs: Sequence[FinishedRun], by: Sequence[str] = (), baseline: str = "", notes: Iterable[str] = ()
+    runs: Sequence[FinishedRun],
+    by: Sequence[str] = (),
+    baseline: str = "",
+    notes: Iterable[str] = (),
+    margin: float = 0.0,
 ) -> Comparison:
     """Group runs by the fields in which they differ, or by `by`, and set each arm against one of them.
 
     baseline names an arm by some of its fields, e.g. model.attention=self,model.num_heads=4; empty = the first.
+    margin is the difference in test accuracy, as a fraction, within which arms count as equivalent; 0 = not asked for.
     Raises UserError if runs are of different data or splits, or one arm holds a seed twice.
     """
     _check_same_data(runs)
@@ -82,7 +95,7 @@ def compare(
     made = [Arm(dict(zip(chosen, key, strict=True)), _one_a_seed(arms[key], differing, notes)) for key in ordered]
     also_differ = {field: differing[field] for field in differing if field not in chosen}
     base = _find_baseline(made, baseline)
-    return Comparison(made, base, _all_versus(made, base), also_differ, notes)
+    return Comparison(made, base, _all_versus(made, base, margin), margin, also_differ, notes)
 
 
 def _check_same_data(runs: Sequence[FinishedRun]) -> None:
@@ -185,18 +198,39 @@ def _fits(value: Any, text: str) -> bool:
         return str(value) == text
 
 
-def _all_versus(arms: list[Arm], base: Arm) -> dict[str, Versus]:
+def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, Versus]:
     others = [arm for arm in arms if arm is not base]
     differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
+    equivalences = [statistics.equivalence(one, margin) if margin else None for one in differences]
     pairs = [_pairs(arm, base) for arm in others]
     mcnemars = [_mcnemar(some) for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
+    equivalence_holm = statistics.holm([one.p_value if one else math.nan for one in equivalences])
     return {
         arm.name: Versus(
-            differences[i], p_holm[i], mcnemars[i], mcnemar_holm[i], _versus_notes(arm, base, len(pairs[i]))
+            difference=differences[i],
+            with_images=_seeds_and_images(arm, base, differences[i]),
+            superiority=statistics.superiority(differences[i]),
+            equivalence=equivalences[i],
+            equivalence_holm=equivalence_holm[i],
+            verdict=verdict(differences[i], p_holm[i], margin, equivalence_holm[i]) if margin else "",
+            p_holm=p_holm[i],
+            mcnemar=mcnemars[i],
+            mcnemar_holm=mcnemar_holm[i],
+            notes=_versus_notes(arm, base, len(pairs[i])),
         )
         for i, arm in enumerate(others)
     }
+
+
+def _seeds_and_images(arm: Arm, base: Arm, difference: Difference) -> SeedsAndImages:
+    """Take the answers of the runs that entered the difference."""
+    paired = difference.test == "paired t"
+    common = {run.seed for run in arm.runs} & {run.seed for run in base.runs}
+    ours, theirs = (
+        np.stack([run.correct for run in side.runs if run.seed in common or not paired]) for side in (arm, base)
+    )
+    return statistics.seeds_and_images(ours, theirs, paired)
 
 
 def _mcnemar(pairs: list[tuple[FinishedRun, FinishedRun]]) -> float:

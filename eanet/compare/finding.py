@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from eanet import statistics
 from eanet.compare.comparison import Comparison, Versus
+from eanet.compare.verdict import points
 
 
 def finding(comparison: Comparison) -> str:
@@ -20,7 +21,19 @@ def finding(comparison: Comparison) -> str:
     said = _found(base, versus, found, corrected) if found else _not_found(base, tested, corrected)
     if len(tested) < len(versus):
         said += "; arms of one seed, or without variation, have no p-value over seeds"
-    return f"{said}."
+    return f"{said}.{_verdicts(comparison, tested)}"
+
+
+def _verdicts(comparison: Comparison, tested: Mapping[str, Versus]) -> str:
+    """Add the verdict on each arm, if a margin was given."""
+    if not comparison.margin:
+        return ""
+    said = []
+    for name, one in tested.items():
+        low, high = 100 * one.equivalence.low, 100 * one.equivalence.high
+        whom = f"{name}: " if len(tested) > 1 else ""
+        said.append(f"{whom}{one.verdict} (90% interval {low:+.2f} to {high:+.2f})")
+    return f" With a margin of {points(comparison.margin)}: {'; '.join(said)}."
 
 
 def _alone(comparison: Comparison) -> str:

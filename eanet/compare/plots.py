@@ -15,6 +15,7 @@ from matplotlib.ticker import PercentFormatter  # noqa: E402
 from eanet.compare import classes as comparison_classes
 from eanet.compare.comparison import Arm, Comparison  # noqa: E402
 from eanet.compare.finished_run import METRICS  # noqa: E402
+from eanet.compare.forest import forest  # noqa: E402
 from eanet.run.curves import complete_axes, draw_curve  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
@@ -30,6 +31,7 @@ _MARKERS = "osD^vP*X"
 def draw_all(comparison: Comparison) -> dict[str, tuple[Figure, str]]:
     """Draw every picture that the runs give something for, each with a caption; keys are file names without ending."""
     pictures: dict[str, Callable[[Comparison], tuple[Figure, str] | None]] = {
+        "differences": forest,
         "curves": curves,
         "accuracy": accuracy_against,
         "classes": comparison_classes.differences,

@@ -12,10 +12,12 @@ from typing import Any
 import jinja2
 import matplotlib.pyplot as plt
 
+from eanet import statistics
 from eanet.compare import plots as comparison_plots
 from eanet.compare import table as comparison_table
 from eanet.compare.comparison import Comparison
 from eanet.compare.finding import finding
+from eanet.training.members import SOURCES
 
 _STYLES = {
     "light": {"figure.facecolor": "#ffffff"},
@@ -80,6 +82,7 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
             for name, picture in drawn.items()
         ],
         explanations=comparison_table.explanations(comparison),
+        error_bars=_error_bars(comparison),
         differences=_differences(comparison),
         runs=[(arm, run, _link(run.workdir, out)) for arm in arms for run in arm.runs],
         environments=_environments(comparison),
@@ -116,6 +119,25 @@ def _link(directory: pathlib.Path, out: pathlib.Path) -> str:
 def _common(comparison: Comparison, field: str) -> str:
     """Return a field's values over all runs."""
     return ", ".join(sorted({str(run.fields[field]) for arm in comparison.arms for run in arm.runs}))
+
+
+def _error_bars(comparison: Comparison) -> dict[str, str]:
+    """Answer what the NeurIPS checklist asks of an experiment's error bars and of its compute."""
+    runs = [run for arm in comparison.arms for run in arm.runs]
+    counts = sorted({len(arm.runs) for arm in comparison.arms})
+    seconds = sum(run.results["seconds"] for run in runs)
+    devices = ", ".join(sorted({one["devices"] or "unknown" for one, _ in _environments(comparison)}))
+    fixed = sorted({source for run in runs for source in run.fields["fixed"]})
+    said = f"; in some runs not {' or '.join(SOURCES[source] for source in fixed)}" if fixed else ""
+    *first, last = SOURCES.values()
+    return {
+        "what they are": f"{statistics.LEVEL:.0%} Student t intervals of a mean over runs, which take its errors for "
+        "normal; where it is said, intervals over runs and test images. Never deviations or standard errors.",
+        "what varies": f"the seed, and with it {', '.join(first)} and {last}{said}. The split of the data and the test "
+        "images are the same in all runs.",
+        "runs": f"{' or '.join(map(str, counts))} of each arm, {len(runs)} in all.",
+        "compute": f"{seconds / 3600:,.2f} hours of compiling, training and evaluating in all, on: {devices}.",
+    }
 
 
 def _differences(comparison: Comparison) -> list[tuple[str, list[str]]]:

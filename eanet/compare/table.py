@@ -16,12 +16,16 @@ from eanet import statistics
 from eanet.compare.comparison import Arm, Comparison, Versus
 from eanet.compare.finding import finding
 from eanet.compare.finished_run import ACCURACIES, METRICS
-from eanet.statistics import Estimate
+from eanet.compare.verdict import points
+from eanet.statistics import Estimate, Superiority
 
-WORDS = ("arm", "test", "notes")  # columns of text; the others are numbers
+WORDS = ("arm", "test", "verdict", "notes")  # columns of text; the others are numbers
 _WIDE = 160  # columns of a terminal that takes all of a table
-_WIDE_ONLY = tuple(
-    METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")
+_WIDE_ONLY = (
+    *(METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")),
+    "± with images, points",
+    "P(ahead) %",
+    "McNemar p (Holm)",
 )
 
 
@@ -56,7 +60,9 @@ def results(comparison: Comparison) -> Grid:
 
 def against_baseline(comparison: Comparison) -> Grid:
     """Return a row per arm but the baseline: the difference in test accuracy and what may be said of it."""
-    columns = ["arm", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points", "notes"]
+    columns = ["arm", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points"]
+    columns += ["± with images, points", "P(ahead) %"]
+    columns += ["90% interval, points", "p of equivalence (Holm)", "verdict"] if comparison.margin else []
     rows = []
     for arm in comparison.arms:
         if arm is comparison.baseline:
@@ -72,10 +78,13 @@ def against_baseline(comparison: Comparison) -> Grid:
                 _p_value(versus.p_holm),
                 _p_value(versus.mcnemar_holm),
                 _number(100 * difference.detectable, ".2f"),
+                _number(100 * versus.with_images.half_width, ".2f"),
+                _chance(versus.superiority),
+                *([*_equivalence(versus), _text(versus.verdict)] if comparison.margin else []),
                 _text("; ".join(_notes(versus))),
             ]
         )
-    return Grid(f"Test accuracy against {comparison.baseline.name}", columns, rows)
+    return Grid(f"Test accuracy against {comparison.baseline.name}", [*columns, "notes"], rows)
 
 
 def explanations(comparison: Comparison) -> list[str]:
@@ -90,6 +99,11 @@ def explanations(comparison: Comparison) -> list[str]:
         "right on the same test images (exact, twice the median over pairs, each direction by itself), the t test asks "
         "about the methods. Intervals are not widened for the number of rows.",
         f"Detectable: the smallest true difference that this n finds with {statistics.POWER:.0%} power at 5%.",
+        f"± with images: half of the {level} interval over new seeds and new test images at once (two-way random "
+        "effects). The t interval answers whether the methods differ on these test images, this one whether they do on "
+        "others of the same kind. P(ahead): how likely the arm is ahead of the baseline with a new seed, with its "
+        f"{level} interval (normal populations).",
+        *_of_equivalence(comparison),
         "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
         "of the compiled training step, per image, on the device that ran it.",
     ]
@@ -153,6 +167,16 @@ def comma_separated(comparison: Comparison) -> str:
             row |= {"difference": versus.difference.mean, "difference_half_width": versus.difference.half_width}
             row |= {"p": versus.difference.p_value, "p_holm": versus.p_holm}
             row |= {"mcnemar_p": versus.mcnemar, "mcnemar_p_holm": versus.mcnemar_holm}
+            row |= {"half_width_with_images": versus.with_images.half_width}
+            row |= {f"{name}_ahead": value for name, value in dataclasses.asdict(versus.superiority).items()}
+            if versus.equivalence:
+                row |= {
+                    "margin": comparison.margin,
+                    "low_90": versus.equivalence.low,
+                    "high_90": versus.equivalence.high,
+                }
+                row |= {"p_equivalence": versus.equivalence.p_value, "p_equivalence_holm": versus.equivalence_holm}
+                row |= {"verdict": versus.verdict}
             row |= {"detectable": versus.difference.detectable, "notes": "; ".join(_notes(versus))}
         rows.append({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()})
     buffer = io.StringIO()
@@ -199,6 +223,31 @@ def _plus_minus(mean: float, half_width: float, form: str) -> str:
     if math.isnan(half_width) or half_width == 0:
         return format(mean, form)
     return f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
+
+
+def _chance(superiority: Superiority) -> Cell:
+    if math.isnan(superiority.probability):
+        return Cell("–", math.nan)
+    middle, low, high = (100 * value for value in dataclasses.astuple(superiority))
+    return Cell(f"{middle:.0f} ({low:.0f} to {high:.0f})", superiority.probability)
+
+
+def _equivalence(versus: Versus) -> list[Cell]:
+    found = versus.equivalence
+    if math.isnan(found.p_value):
+        return [Cell("–", math.nan)] * 2
+    return [Cell(f"{100 * found.low:+.2f} to {100 * found.high:+.2f}", found.low), _p_value(versus.equivalence_holm)]
+
+
+def _of_equivalence(comparison: Comparison) -> list[str]:
+    if not comparison.margin:
+        return []
+    return [
+        f"Equivalence: two one-sided t tests at 5%, that the arm is neither {points(comparison.margin)} or more behind "
+        "nor as many ahead. But for Holm's correction, p below 5% is the same as a 90% interval within the margin. "
+        "Undecided: neither a difference nor equivalence is shown; with the seeds named, of each arm, one of the two "
+        f"would be found with {statistics.POWER:.0%} power if the difference and its spread are as estimated."
+    ]
 
 
 def _p_value(p: float) -> Cell:

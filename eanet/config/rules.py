@@ -65,6 +65,10 @@ RULES: dict[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     "num_seeds": _whole(1, _MOST_NETWORKS),
     "seeds_per_call": _whole(0, 10**6),
+    "fixed": (
+        lambda v: isinstance(v, (tuple, list)) and sorted(map(str, v)) == sorted({*members.SOURCES} & {*map(str, v)}),
+        f"a tuple of different names of {', '.join(members.SOURCES)}; () = none",
+    ),
     "init_from": (
         is_text,
         "a .keras or .weights.h5 file of the Keras example, a run's directory, or one of its checkpoints; empty = none",

@@ -44,7 +44,8 @@ def _noncentrality(t: float, freedom: float, share: float) -> float:
     """Return the noncentrality with which a share of a noncentral t distribution lies below t."""
 
     def excess(shift: float) -> float:
-        return float(stats.nct.cdf(t, freedom, shift)) - share
+        below = float(stats.nct.cdf(t, freedom, shift))
+        return (float(shift < t) if math.isnan(below) else below) - share  # SciPy gives NaN far from t
 
     reach = 1.0
     while excess(t - reach) < 0 or excess(t + reach) > 0:  # the share below t falls with the shift

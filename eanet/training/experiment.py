@@ -39,6 +39,7 @@ class Experiment:
     train_examples: int
     loss_limit: float  # a loss above it has diverged
     image_shape: tuple[int, ...]  # height, width, channels
+    fixed: tuple[str, ...] = ()  # random streams that are seed 0's in every network: init, order, augment, dropout
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,4 +109,5 @@ def build(config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.shardin
         train_examples=len(dataset.train),
         loss_limit=config.guard.loss * math.log(max(len(dataset.class_names), 2)),
         image_shape=image_shape,
+        fixed=tuple(config.fixed),
     )

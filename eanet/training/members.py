@@ -18,6 +18,14 @@ VARIED = {
     "label_smoothing": "train.label_smoothing",
 }
 
+# What a seed sets: the names of config.fixed, those of step.Purpose, and in words.
+SOURCES = {
+    "init": "the initial parameters",
+    "order": "the order of the training images",
+    "augment": "their augmentation",
+    "dropout": "dropout",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Member:

@@ -30,8 +30,10 @@ class Purpose(enum.IntEnum):
     DROPOUT = 3
 
 
-def stream(key: jax.Array, purpose: Purpose, index: jax.Array | int = 0) -> jax.Array:
-    """Return the key of one purpose at one step (or epoch)."""
+def stream(experiment: Experiment, key: jax.Array, purpose: Purpose, index: jax.Array | int = 0) -> jax.Array:
+    """Return the key of one purpose at one step (or epoch): seed 0's if the purpose is one that does not vary."""
+    if purpose.name.lower() in experiment.fixed:
+        key = jax.random.key(0)
     return jax.random.fold_in(jax.random.fold_in(key, purpose), index)
 
 
@@ -64,7 +66,7 @@ def init_state(
     """Initialise parameters, unless they are given, and optimizer."""
     if params is None:
         image = jnp.zeros((1, *experiment.image_shape), jnp.float32)
-        params = experiment.model.init(stream(key, Purpose.INIT), image, deterministic=True)["params"]
+        params = experiment.model.init(stream(experiment, key, Purpose.INIT), image, deterministic=True)["params"]
     sums = {name: jnp.zeros((), jnp.float32) for name in (*metrics.NAMES, "examples")}
     return TrainState(jnp.zeros((), jnp.int32), params, experiment.optimizer(hyperparameters).init(params), sums)
 
@@ -76,7 +78,7 @@ def epoch_order(experiment: Experiment, key: jax.Array, epoch: jax.Array) -> tup
     """
     examples = experiment.train_examples
     slots = experiment.steps_per_epoch * experiment.batch_size
-    order = jax.random.permutation(stream(key, Purpose.ORDER, epoch), examples)
+    order = jax.random.permutation(stream(experiment, key, Purpose.ORDER, epoch), examples)
     order = jnp.pad(order, (0, slots - examples)).reshape(-1, experiment.batch_size)
     return order, (jnp.arange(slots) < examples).reshape(order.shape)
 
@@ -94,10 +96,10 @@ def train_step(
 
     images is uint8 [batch, height, width, channels], labels int32 [batch], mask bool [batch].
     """
-    inputs = training_input(stream(key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
+    inputs = training_input(stream(experiment, key, Purpose.AUGMENT, state.step), images, experiment.preprocessing)
     weights = mask.astype(jnp.float32)
     examples = jnp.sum(weights)
-    rngs = {"dropout": stream(key, Purpose.DROPOUT, state.step)}
+    rngs = {"dropout": stream(experiment, key, Purpose.DROPOUT, state.step)}
 
     def part_of_mean_loss(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs, labels, weights, places = part

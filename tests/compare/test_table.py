@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from eanet.compare import __main__ as compare
-from eanet.compare import finished_run
+from eanet.compare import comparison, finished_run
 from eanet.compare import table as comparison_table
+from eanet.compare.finding import finding
 from helpers.finished_runs import (
     read_comparison,
     write_arm,
@@ -33,7 +34,7 @@ def test_one_run_an_arm_gives_no_p_value_over_seeds_anywhere(tmp_path, capsys, m
     table = next(line for line in files["comparison.md"].splitlines() if line.startswith("| attention=self | +20.00"))
     assert [cell.strip() for cell in table.split("|")][3:7] == ["none", "–", "< 0.001", "–"]
     report = re.search(r"<tr><td[^>]*>attention=self</td>(<td[^>]*>\+20\.00.*)</tr>", files["report.html"])[1]
-    assert re.findall(r'data-value="nan"[^>]*>–</td>', report) and len(re.findall('"nan"', report)) == 2
+    assert re.findall(r'data-value="nan"[^>]*>–</td>', report) and len(re.findall('"nan"', report)) == 4
     terminal = capsys.readouterr().out
     shown = next(line for line in terminal.splitlines() if "+20.00" in line).split("+20.00")[1]
     assert shown.split()[:5] == ["none", "–", "<", "0.001", "–"]
@@ -54,6 +55,31 @@ def test_accuracies_have_intervals_of_what_they_can_be(tmp_path):
     assert "2.430 ± " in comparison_table.results(result).rows[0][5].text.replace("2.460", "2.430")
     said = " ".join(comparison_table.explanations(result))
     assert "beyond 0 or 100% is cut there, and written with its ends" in said
+
+
+def test_a_margin_adds_the_tests_of_equivalence_to_every_format(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4, 1: 0.42, 2: 0.44})
+    write_arm(tmp_path, "vit", {0: 0.4, 1: 0.4225, 2: 0.4425})
+    runs, notes = finished_run.find_runs([tmp_path])
+    plain, result = (comparison.compare(runs, (), "", notes, margin) for margin in (0.0, 0.01))
+    added = ["90% interval, points", "p of equivalence (Holm)", "verdict"]
+    grids = [comparison_table.against_baseline(one) for one in (plain, result)]
+    assert [column for column in grids[1].columns if column not in grids[0].columns] == added
+    (row,) = grids[1].rows
+    shown = dict(zip(grids[1].columns, (cell.text for cell in row), strict=True))
+    # By hand: differences 0, 0.25 and 0.25 points; error 0.25 / 3, t(0.95; 2) = 2.92, so 0.167 ± 0.243.
+    assert shown["90% interval, points"] == "-0.08 to +0.41" and shown["verdict"] == "equivalent within 1 point"
+    (versus,) = result.versus.values()
+    assert shown["p of equivalence (Holm)"] == f"{versus.equivalence.p_value:.3f}"
+    (line,) = [row for row in csv.DictReader(comparison_table.comma_separated(result).splitlines()) if row["baseline"]]
+    assert (line["margin"], line["verdict"]) == ("0.01", "equivalent within 1 point")
+    assert float(line["p_equivalence"]) == float(line["p_equivalence_holm"]) == versus.equivalence.p_value
+    assert float(line["half_width_with_images"]) == versus.with_images.half_width
+    assert any(text.startswith("Equivalence: two one-sided") for text in comparison_table.explanations(result))
+    assert not any(text.startswith("Equivalence") for text in comparison_table.explanations(plain))
+    assert finding(result).endswith(
+        " With a margin of 1 point: equivalent within 1 point (90% interval -0.08 to +0.41)."
+    ) and "margin" not in finding(plain)
 
 
 def test_the_csv_has_the_unrounded_numbers(three_arms):
@@ -99,7 +125,7 @@ def test_the_command_prints_the_table_and_writes_the_files(three_arms, tmp_path)
     assert "Test accuracy against attention=self" in done.stdout and "43.00 ± 2.48" in done.stdout
     assert f"{tmp_path}/new/out/report.html" in done.stdout
     names = ["accuracy.svg", "classes.svg", "comparison.csv", "comparison.md", "confusion.svg", "curves.svg"]
-    names += ["report.html"]
+    names += ["differences.svg", "report.html"]
     written = (tmp_path / "new" / "out" / "comparison.md").read_text()
     assert done.stdout.splitlines()[0] in written and "bands, of validation: 95% intervals" in written
     assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == names  # and no partial file

@@ -35,6 +35,7 @@ def _several(values, most=1):
 _FIELDS = {
     "seed": st.integers(0, 2**32 - 1),
     "num_seeds": _size(1, 1, 1, 2),
+    "fixed": _several(_size("init", "order", "augment", "dropout"), 4),
     "seeds_per_call": _size(0, 1, 2, 10**6),
     "init_from": st.just(""),
     "matmul_precision": st.sampled_from(["float32", "tensorfloat32", "bfloat16"]),

@@ -30,6 +30,7 @@ FIELDS = [
         for value in ("0", "1", "-0.1", "nan", "2")
     ],
     *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
+    ("fixed=('init','seed')", "a tuple of different names of init, order, augment, dropout"),
     ("data.eval_limit=-1", f"{_WHOLE} 0"),
     ("guard.loss=0.5", "a number from 1"),
     *[
@@ -242,6 +243,10 @@ OTHERS = [
         ["runs", "--baseline=model.attention=softmax"],
         ["--baseline=model.attention=softmax", "accepted is what fits one of: model.att"],
     ),
+    *[
+        ("eanet.compare", ["runs", f"--margin={value}"], [f"--margin={value}", "a number above 0, at most 100"])
+        for value in ("0", "-1", "101", "one", "nan")
+    ],
     ("eanet.compare", ["runs", "--out=file"], ["--out=file is a file", _A]),
     ("eanet.compare", ["runs", "--out=file/deep"], ["--out=file/deep", "is a file", _A]),
     ("eanet.compare", ["runs", "--nothing=1"], ["--nothing=1", "--help"]),

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from eanet import statistics
@@ -39,6 +41,20 @@ def test_an_arm_that_is_always_far_ahead_is_ahead_surely():
     assert result.low > 0.99 and result.probability == 1.0
     turned = statistics.superiority(statistics.difference({0: 0.1, 1: 0.11 + 1e-9}, {0: 0.5, 1: 0.51}))
     assert turned.high < 0.01 and turned.probability == 0.0
+
+
+@given(st.floats(-500, 500), st.integers(2, 200))
+def test_its_interval_is_found_wherever_the_mean_is(mean, n):
+    values = np.linspace(-1, 1, n)
+    ours = dict(enumerate(values / np.std(values, ddof=1) + mean))
+    result = statistics.superiority(statistics.difference(ours, dict.fromkeys(range(n), 0.0)))
+    assert 0 <= result.low <= result.probability <= result.high <= 1
+    assert result.probability == pytest.approx(stats.norm.cdf(mean), abs=1e-6)
+    t, freedom = mean * math.sqrt(n), n - 1
+    if abs(t) < 5:
+        low, high = sorted(math.copysign(1, t) * stats.norm.ppf([result.low, result.high]) * math.sqrt(n))
+        shares = stats.nct.sf(abs(t), freedom, low), stats.nct.cdf(abs(t), freedom, high)
+        assert shares == pytest.approx((0.025, 0.025), abs=1e-3)
 
 
 def test_one_seed_gives_none():

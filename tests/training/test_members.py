@@ -80,6 +80,13 @@ def test_what_varies_computes_the_bits_of_a_run_with_those_values():
         assert list(alone.values()) == [together[grid[index].name]]
 
 
+def test_what_is_fixed_is_seed_0s_in_every_network():
+    every = _bits(tiny_config(num_seeds=2, fixed=("init", "order", "augment", "dropout")))
+    assert every["seed_0"] == every["seed_1"] and _bits(tiny_config()) == {"seed_0": every["seed_0"]}
+    ordered = _bits(tiny_config(num_seeds=2, fixed=("init", "augment", "dropout")))
+    assert ordered["seed_0"] == every["seed_0"] != ordered["seed_1"]
+
+
 def _gradients(config):
     """Each member's gradient of the first step: Adam's first moment is a tenth of it."""
     dataset = data.load(config.data)

@@ -70,12 +70,31 @@ def test_an_epoch_visits_every_example_once_in_an_order_of_its_own(setup):
     assert (orders[0] != orders[1]).any()
 
 
-def test_streams_differ_by_purpose_and_index():
+def _draw(setup, key, purpose, index=3):
+    return float(jax.random.uniform(step.stream(setup, key, purpose, index)))
+
+
+def test_streams_differ_by_purpose_and_index(setup):
     key = jax.random.key(0)
     draws = [
-        float(jax.random.uniform(step.stream(key, purpose, index))) for purpose in step.Purpose for index in range(3)
+        float(jax.random.uniform(step.stream(setup, key, purpose, index)))
+        for purpose in step.Purpose
+        for index in range(3)
     ]
     assert len(set(draws)) == len(draws)
+
+
+def test_what_is_fixed_follows_seed_0_and_nothing_else_does(setup):
+    assert [purpose.name.lower() for purpose in step.Purpose] == list(members.SOURCES)
+    keys = [jax.random.key(seed) for seed in (0, 7)]
+    for fixed in step.Purpose:
+        some = dataclasses.replace(setup, fixed=(fixed.name.lower(),))
+        for purpose in step.Purpose:
+            draws = [float(jax.random.uniform(step.stream(some, key, purpose, 3))) for key in keys]
+            assert (draws[0] == draws[1]) == (purpose == fixed)
+            assert draws == [
+                float(jax.random.uniform(step.stream(setup, keys[i], purpose, 3))) for i in (0, purpose != fixed)
+            ]
 
 
 def test_a_call_of_many_steps_equals_many_calls_of_one(setup, start, dataset):
