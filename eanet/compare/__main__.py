@@ -52,6 +52,9 @@ def main() -> None:
     parser.add_argument(
         "--margin", default="", help="points of test accuracy within which arms are equivalent: tests that too"
     )
+    parser.add_argument(
+        "--variance", action="store_true", help="a table of the spread by source, of runs that differ in config.fixed"
+    )
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
     out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
@@ -61,15 +64,14 @@ def main() -> None:
     cli.check_directory("--out", out)
     by = [field for field in arguments.by.split(",") if field]
     margin = cli.positive_number("--margin", arguments.margin, 100) / 100 if arguments.margin else 0.0
-    result = comparison.compare(runs, by, arguments.baseline, notes, margin)
+    result = comparison.compare(runs, by, arguments.baseline, notes, margin, arguments.variance)
     print(f"{comparison_finding.finding(result)}\n")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 320  # a file has no edge to fold at
-    for grid in (comparison_table.results(result), comparison_table.against_baseline(result)):
-        if grid.rows:
-            console.print(comparison_table.terminal(grid, console.width))
-            console.print()
+    for grid in comparison_table.grids(result):
+        console.print(comparison_table.terminal(grid, console.width))
+        console.print()
     for line in comparison_table.explanations(result):
         console.print(f"- {line}", markup=False, soft_wrap=True)
     write(result, out)

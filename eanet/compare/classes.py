@@ -13,7 +13,8 @@ from matplotlib.colors import PowerNorm  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-from eanet.compare.comparison import Arm, Comparison  # noqa: E402
+from eanet.compare.arm import Arm  # noqa: E402
+from eanet.compare.comparison import Comparison  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
 _CLASSES = 12  # that gain and that lose most

@@ -8,39 +8,19 @@ from typing import Any
 import numpy as np
 
 from eanet import statistics
+from eanet.compare.arm import Arm
 from eanet.compare.finished_run import ACCURACIES, METRICS, FinishedRun
+from eanet.compare.variance import Spread, by_source
 from eanet.compare.verdict import verdict
 from eanet.config import rules, stored
 from eanet.errors import UserError
-from eanet.statistics import Difference, Equivalence, Estimate, SeedsAndImages, Superiority
-from eanet.training import metrics
+from eanet.statistics import Difference, Equivalence, SeedsAndImages, Superiority
 
 COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
 MATCHED = 0.1  # up to this relative difference
 
 # Without which accuracies are not of the same images.
 _SAME = ("data.name", "data.validation_fraction", "data.eval_limit")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Arm:
-    """Runs that differ in their seed only, or in fields that --by leaves out."""
-
-    by: dict[str, Any]
-    runs: list[FinishedRun]
-
-    @property
-    def name(self) -> str:
-        known = {field: value for field, value in self.by.items() if value is not None} or dict.fromkeys(self.by, "–")
-        return ", ".join(f"{field.rpartition('.')[2]}={value}" for field, value in known.items()) or "all runs"
-
-    def values(self, metric: str) -> dict[int, float]:
-        """Return a metric by seed; runs that do not have it are left out."""
-        return {run.seed: run.results[metric] for run in self.runs if metric in run.results}
-
-    def estimate(self, metric: str) -> Estimate | None:
-        values = list(self.values(metric).values())
-        return metrics.estimate(metric, values) if values else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +47,7 @@ class Comparison:
     baseline: Arm
     versus: dict[str, Versus]  # by the arm's name; the baseline has none
     margin: float  # of equivalence in test accuracy, as a fraction; 0 = not asked for
+    spreads: list[Spread]  # by source of randomness; empty if not asked for
     also_differ: dict[str, list[Any]]  # fields that the arms are not named by, with their values
     notes: list[str]
 
@@ -77,11 +58,13 @@ def compare(
     baseline: str = "",
     notes: Iterable[str] = (),
     margin: float = 0.0,
+    variance: bool = False,
 ) -> Comparison:
     """Group runs by the fields in which they differ, or by `by`, and set each arm against one of them.
 
     baseline names an arm by some of its fields, e.g. model.attention=self,model.num_heads=4; empty = the first.
     margin is the difference in test accuracy, as a fraction, within which arms count as equivalent; 0 = not asked for.
+    variance asks for the spread by source of randomness, of arms that differ in config.fixed.
     Raises UserError if runs are of different data or splits, or one arm holds a seed twice.
     """
     _check_same_data(runs)
@@ -95,7 +78,8 @@ def compare(
     made = [Arm(dict(zip(chosen, key, strict=True)), _one_a_seed(arms[key], differing, notes)) for key in ordered]
     also_differ = {field: differing[field] for field in differing if field not in chosen}
     base = _find_baseline(made, baseline)
-    return Comparison(made, base, _all_versus(made, base, margin), margin, also_differ, notes)
+    spreads = by_source(made) if variance else []
+    return Comparison(made, base, _all_versus(made, base, margin), margin, spreads, also_differ, notes)
 
 
 def _check_same_data(runs: Sequence[FinishedRun]) -> None:

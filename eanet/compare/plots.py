@@ -13,7 +13,8 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import PercentFormatter  # noqa: E402
 
 from eanet.compare import classes as comparison_classes
-from eanet.compare.comparison import Arm, Comparison  # noqa: E402
+from eanet.compare.arm import Arm  # noqa: E402
+from eanet.compare.comparison import Comparison  # noqa: E402
 from eanet.compare.finished_run import METRICS  # noqa: E402
 from eanet.compare.forest import forest  # noqa: E402
 from eanet.run.curves import complete_axes, draw_curve  # noqa: E402

@@ -75,7 +75,8 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
     limited = any(run.fields["data.train_limit"] for arm in arms for run in arm.runs)
     return environment.get_template("report.html.jinja").render(
         comparison=comparison,
-        grids=[grid for grid in _grids(comparison) if grid.rows],
+        grids=comparison_table.grids(comparison),
+        words=comparison_table.WORDS,
         finding=finding(comparison),
         pictures=[
             (name, picture.caption, {style: _data_uri(svg) for style, svg in picture.svg.items()})
@@ -97,10 +98,6 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
             "baseline": comparison.baseline.name,
         },
     )
-
-
-def _grids(comparison: Comparison) -> list[comparison_table.Grid]:
-    return [comparison_table.results(comparison), comparison_table.against_baseline(comparison)]
 
 
 def _data_uri(svg: bytes) -> str:

@@ -13,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from eanet import statistics
-from eanet.compare.comparison import Arm, Comparison, Versus
+from eanet.compare.arm import Arm
+from eanet.compare.comparison import Comparison, Versus
 from eanet.compare.finding import finding
 from eanet.compare.finished_run import ACCURACIES, METRICS
 from eanet.compare.verdict import points
 from eanet.statistics import Estimate, Superiority
+from eanet.training.members import SOURCES
 
-WORDS = ("arm", "test", "verdict", "notes")  # columns of text; the others are numbers
+WORDS = ("arm", "test", "varies with the seed", "verdict", "notes")  # columns of text; the others are numbers
 _WIDE = 160  # columns of a terminal that takes all of a table
 _WIDE_ONLY = (
     *(METRICS[name] for name in ("activation_mib", "images_per_second", "images_per_second_inference", "seconds")),
@@ -87,6 +89,29 @@ def against_baseline(comparison: Comparison) -> Grid:
     return Grid(f"Test accuracy against {comparison.baseline.name}", [*columns, "notes"], rows)
 
 
+def spread_by_source(comparison: Comparison) -> Grid:
+    """Return a row per arm and set of sources that vary: the deviation over seeds, and its share of the variance."""
+    columns = ["arm", "varies with the seed", "n", "deviation, points", "95% interval", "share of the variance %"]
+    rows = [
+        [
+            _text(one.arm),
+            _text("all" if len(one.varied) == len(SOURCES) else ", ".join(one.varied)),
+            _number(one.n, "d"),
+            _number(100 * one.deviation, ".2f"),
+            Cell(f"{100 * one.low:.2f} to {100 * one.high:.2f}", one.low),
+            _number(100 * one.share, ".0f"),
+        ]
+        for one in comparison.spreads
+    ]
+    return Grid("Deviation of test accuracy over seeds, by what follows the seed", columns, rows)
+
+
+def grids(comparison: Comparison) -> list[Grid]:
+    """Return all tables that have rows."""
+    made = (results(comparison), against_baseline(comparison), spread_by_source(comparison))
+    return [grid for grid in made if grid.rows]
+
+
 def explanations(comparison: Comparison) -> list[str]:
     """Say how the numbers were made and what they leave open."""
     level = f"{statistics.LEVEL:.0%}"
@@ -104,6 +129,7 @@ def explanations(comparison: Comparison) -> list[str]:
         "others of the same kind. P(ahead): how likely the arm is ahead of the baseline with a new seed, with its "
         f"{level} interval (normal populations).",
         *_of_equivalence(comparison),
+        *_of_spreads(comparison),
         "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
         "of the compiled training step, per image, on the device that ran it.",
     ]
@@ -135,9 +161,7 @@ def terminal(grid: Grid, width: int) -> Table:
 def markdown(comparison: Comparison, captions: Mapping[str, str] | None = None) -> str:
     """Format the whole comparison as Markdown; captions are of the pictures beside it, by the names of their files."""
     parts = ["# Comparison", _plain(finding(comparison))]
-    for grid in (results(comparison), against_baseline(comparison)):
-        if not grid.rows:
-            continue
+    for grid in grids(comparison):
         lines = [grid.columns, ["---" if c in WORDS else "---:" for c in grid.columns]]
         lines += [[_plain(cell.text) for cell in row] for row in grid.rows]
         parts += [f"## {_plain(grid.title)}", "\n".join(f"| {' | '.join(line)} |" for line in lines)]
@@ -247,6 +271,16 @@ def _of_equivalence(comparison: Comparison) -> list[str]:
         "nor as many ahead. But for Holm's correction, p below 5% is the same as a 90% interval within the margin. "
         "Undecided: neither a difference nor equivalence is shown; with the seeds named, of each arm, one of the two "
         f"would be found with {statistics.POWER:.0%} power if the difference and its spread are as estimated."
+    ]
+
+
+def _of_spreads(comparison: Comparison) -> list[str]:
+    if not comparison.spreads:
+        return []
+    sources = "; ".join(f"{name}: {what}" for name, what in SOURCES.items())
+    return [
+        f"By what follows the seed: the other sources are seed 0's in all runs (config.fixed). {sources}. Shares need "
+        "not sum to 100%: sources interact, and few seeds say little of a deviation, as its interval shows."
     ]
 
 

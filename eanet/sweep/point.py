@@ -1,5 +1,6 @@
 """One run of a sweep: its command, its directory, and what has become of it."""
 
+import ast
 import dataclasses
 import pathlib
 import re
@@ -86,9 +87,18 @@ def check_values(values: search.Values, config_file: str, fields: dict[str, Any]
         if name not in flat:
             raise UserError(f"parameters.{name}: no field of the configuration; accepted: config.FIELD and config")
         got = flat[name]
+        if isinstance(got, tuple) and isinstance(wanted, str) and _literal(wanted) == got:
+            continue  # YAML has no tuples: they are written as text
         if got != wanted or isinstance(got, bool) != isinstance(wanted, bool):
             hint = "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if isinstance(wanted, str) else ""
             raise UserError(f"parameters.{name}: {wanted!r} in the file arrives as {got!r}{hint}")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def varied(sweep: sweep_file.SweepFile, values: search.Values) -> str:

@@ -17,6 +17,7 @@ from eanet.sweep import file as sweep_file
 from eanet.sweep import point as sweep_point
 from eanet.sweep import search
 from eanet.sweep import table as sweep_table
+from eanet.training.members import SOURCES
 from helpers.sweep_files import COMMAND, write
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -70,6 +71,11 @@ _PROMISED = {
         _SEEDS,
         ("attention", "head_dim", "key_source", "value_source"),
         [("self", 32, *sources) for sources in itertools.product(("input", "learned"), repeat=2)],
+    ),
+    "variance": (
+        (0,),
+        ("attention", "num_seeds", "fixed"),
+        [("external", 10, fixed) for fixed in ((), *itertools.combinations(SOURCES, 3))],
     ),
     "digits": (
         tuple(range(5)),
@@ -229,7 +235,7 @@ def test_the_files_ask_what_they_promise(monkeypatch):
         loaded = sweep_file.load(f"sweeps/{name}.yaml")
         configs = [cli.read_config(_flags(loaded.arguments(point), "main.py"))[1] for point in search.grid(loaded)]
         flat = [rules.flatten(config.to_dict()) for config in configs]
-        names = [*(field if "." in field else f"model.{field}" for field in fields), "seed"]
+        names = [*(field if field in flat[0] else f"model.{field}" for field in fields), "seed"]
         got = collections.Counter(tuple(config[name] for name in names) for config in flat)
         assert got == {(*values, seed): 1 for values in expected for seed in seeds}, name
 

@@ -1,0 +1,58 @@
+"""Where the spread over seeds comes from: arms that differ in config.fixed, each source of randomness by itself."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+from eanet import statistics
+from eanet.compare.arm import Arm
+from eanet.errors import UserError
+from eanet.training.members import SOURCES
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The deviation of an arm's test accuracy over seeds if only some sources of randomness follow the seed."""
+
+    arm: str  # without config.fixed
+    varied: tuple[str, ...]  # names of SOURCES
+    n: int
+    deviation: float
+    low: float  # the ends of its 95% interval, from the chi-square distribution
+    high: float
+    share: float  # of the variance of the arm in which all sources vary; NaN where there is no such arm
+
+
+def by_source(arms: Sequence[Arm]) -> list[Spread]:
+    """Return the spread of each arm of two seeds or more, those that differ in config.fixed alone next to one another.
+
+    Raises UserError if no arms differ in it.
+    """
+    groups: dict[str, list[tuple[tuple[str, ...], list[float]]]] = {}
+    for arm in arms:
+        fixed = arm.runs[0].fields["fixed"]
+        if any(run.fields["fixed"] != fixed for run in arm.runs):
+            raise UserError("--variance and --by: runs of one arm differ in config.fixed; add fixed to --by")
+        varied = tuple(source for source in SOURCES if source not in fixed)
+        values = list(arm.values("test/accuracy").values())
+        if varied and len(values) > 1:
+            groups.setdefault(arm.name_without("fixed"), []).append((varied, values))
+    if all(len(group) == 1 for group in groups.values()):
+        raise UserError(
+            "--variance: no arms of two seeds differ in config.fixed; accepted: the runs of sweeps/variance.yaml, e.g."
+        )
+    spreads = []
+    for name, group in groups.items():
+        whole = next((np.var(values, ddof=1) for varied, values in group if len(varied) == len(SOURCES)), math.nan)
+        for varied, values in sorted(group, key=lambda one: (-len(one[0]), [*SOURCES].index(one[0][0]))):
+            deviation, freedom = float(np.std(values, ddof=1)), len(values) - 1
+            low, high = (
+                deviation * math.sqrt(freedom / float(stats.chi2.ppf(share, freedom)))
+                for share in ((1 + statistics.LEVEL) / 2, (1 - statistics.LEVEL) / 2)
+            )
+            share = deviation**2 / whole if whole else math.nan
+            spreads.append(Spread(name, varied, len(values), deviation, low, high, float(share)))
+    return spreads

@@ -1,0 +1,69 @@
+"""The spread over seeds by source, against SciPy and by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eanet.compare import comparison, finished_run
+from eanet.compare import table as comparison_table
+from eanet.compare.finding import finding
+from eanet.compare.variance import by_source
+from eanet.errors import UserError
+from helpers.finished_runs import read_comparison, write_arm
+
+_ALL = {0: 0.4, 1: 0.44, 2: 0.42, 3: 0.46}
+_ORDER = {0: 0.4, 1: 0.42, 2: 0.41}
+_WITHOUT_ORDER = ("init", "augment", "dropout")
+
+
+@pytest.fixture
+def result(tmp_path):
+    write_arm(tmp_path, "eanet", _ALL)
+    write_arm(tmp_path, "eanet", _ORDER, fixed=_WITHOUT_ORDER)
+    write_arm(tmp_path, "eanet", {0: 0.4, 1: 0.4}, fixed=("init", "order", "augment", "dropout"))
+    write_arm(tmp_path, "vit", {0: 0.5, 1: 0.52}, fixed=_WITHOUT_ORDER)
+    runs, notes = finished_run.find_runs([tmp_path])
+    return comparison.compare(runs, (), "", notes, variance=True)
+
+
+def test_deviations_are_of_the_arms_with_their_intervals_and_shares(result):
+    """By hand: the variances are 20/3 and 1 of (points)²; runs of which nothing varies have no row."""
+    whole, order, other = result.spreads
+    assert [(one.arm, one.varied, one.n) for one in result.spreads] == [
+        ("attention=external", ("init", "order", "augment", "dropout"), 4),
+        ("attention=external", ("order",), 3),
+        ("attention=self", ("order",), 2),
+    ]
+    assert (whole.deviation, order.deviation) == pytest.approx((np.std(list(_ALL.values()), ddof=1), 0.01))
+    assert (whole.share, order.share) == pytest.approx((1.0, 3 / 20)) and np.isnan(other.share)
+    for one in result.spreads:
+        for end, share in ((one.low, 0.975), (one.high, 0.025)):
+            assert stats.chi2.cdf((one.n - 1) * (one.deviation / end) ** 2, one.n - 1) == pytest.approx(share)
+
+
+def test_they_are_a_table_of_every_format(result):
+    grid = comparison_table.spread_by_source(result)
+    assert [row[1].text for row in grid.rows] == ["all", "order", "order"]
+    assert [cell.text for cell in grid.rows[1]][2:] == ["3", "1.00", "0.52 to 6.28", "15"]
+    assert grid.title in [one.title for one in comparison_table.grids(result)]
+    markdown = comparison_table.markdown(result)
+    assert "| attention=external | order | 3 | 1.00 | 0.52 to 6.28 | 15 |" in markdown
+    assert "By what follows the seed: the other sources are seed 0's" in markdown
+    assert "fixed=init+augment+dropout" in finding(result) or "fixed=init+augment+dropout" in markdown
+
+
+def test_runs_that_all_vary_the_same_are_refused(tmp_path):
+    write_arm(tmp_path, "eanet", _ALL)
+    write_arm(tmp_path, "vit", _ALL)
+    result = read_comparison(tmp_path)
+    assert not result.spreads and len(comparison_table.grids(result)) == 2
+    with pytest.raises(UserError, match=r"--variance: no arms .* accepted: the runs of sweeps/variance.yaml"):
+        by_source(result.arms)
+
+
+def test_arms_that_mix_what_is_fixed_are_refused(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4, 1: 0.5})
+    write_arm(tmp_path, "eanet", {2: 0.4, 3: 0.5}, fixed=_WITHOUT_ORDER)
+    runs, notes = finished_run.find_runs([tmp_path])
+    with pytest.raises(UserError, match="add fixed to --by"):
+        comparison.compare(runs, ["model.attention"], "", notes, variance=True)
