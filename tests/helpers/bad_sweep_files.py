@@ -33,7 +33,10 @@ SWEEP_FILES = [
     (_values(0, 1, method="random", run_cap=2, metric={"name": 3}), ["metric=", _A]),
     ({"parameters": {"config.seeds": {"value": 0}}}, ["config.seeds: no such field; did you mean config.num_seeds?"]),
     ({"parameters": {f"config.model.dim{i}": {"values": [*range(10)]} for i in range(9)}}, ["grid of 1,000,000,000"]),
-    ({"parameters": {"config.vary.learning_rate": {"value": "(1e-3,)"}}}, ["parameters.config.vary.learning_rate"]),
+    (
+        {"parameters": {"config.vary.learning_rate": {"value": "(x,)"}}},
+        ["config.vary.learning_rate=", "a tuple of"],
+    ),
     ({"parameters": {"config.augment.zoom": {"values": [0, 0.0]}}}, ["2 points", "different runs", "there are 1"]),
     ({"parameters": {"config.model.num_heads": {"values": [3]}}}, ["config.model.num_heads=3", "config.model.dim=32"]),
     ({"parameters": {"config.optimizer.learning_rate": {"value": float("nan")}}}, ["learning_rate=nan", _A]),

@@ -21,6 +21,7 @@ import eanet.compare.__main__
 import eanet.cost
 import eanet.dashboard
 import eanet.evaluate
+import eanet.plan
 import eanet.sweep.__main__
 from eanet import cli
 
@@ -30,6 +31,7 @@ _ENTRIES = {
     "eanet.evaluate": eanet.evaluate.main,
     "eanet.compare": eanet.compare.__main__.main,
     "eanet.cost": eanet.cost.main,
+    "eanet.plan": eanet.plan.main,
     "eanet.dashboard": eanet.dashboard.main,
 }
 # A proxy that refuses stands for a network that is not there.

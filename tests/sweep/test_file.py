@@ -256,6 +256,13 @@ def _swap(macro):
     return [*COMMAND[:-1], macro]
 
 
+def test_a_tuple_is_written_as_text_and_arrives_as_a_tuple(tmp_path):
+    written = ["()", "('init', 'order')", "('dropout',)"]
+    loaded = sweep_file.load(write(tmp_path / "sweep.yaml", parameters={"config.fixed": {"values": written}}))
+    made = [sweep_point.make_point(loaded, point, [], tmp_path) for point in search.grid(loaded)]
+    assert [point.config["fixed"] for point in made] == [(), ("init", "order"), ("dropout",)]
+
+
 _TRAPS = {
     "a dropped False": {
         "command": _swap("${args_no_boolean_flags}"),
