@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import pytest
 
 from configs import default, digits, eanet, none, vit
-from eanet import cost
+from eanet import cli, cost
 from eanet.attention.external import ExternalAttention
 from eanet.errors import UserError
 from eanet.model import footprint
 from eanet.model.vision_transformer import build_model
+from helpers.runs import ROOT
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,18 @@ def test_the_form_of_external_attention_is_found_where_it_hides():
     """build_model wraps the class in a partial; were that changed, the published count would be the executed one."""
     model, _ = cost.of_config(eanet.get_config())
     assert isinstance(model.attention, functools.partial) and model.attention.func is ExternalAttention
+
+
+def test_the_tables_of_arms_have_the_costs_that_are_counted():
+    """In docs/ablations.md all of them, in README those that it names."""
+    for page, least in (("docs/ablations.md", 10), ("README.md", 7)):
+        rows = re.findall(
+            r"^\| `(?:configs/)?([\w.:]+)`.* \| ([\d,]+) \| ([\d.]+) \|$", (ROOT / page).read_text(), re.M
+        )
+        assert len(rows) >= least
+        for name, parameters, mmac in rows:
+            counted = footprint.Footprint(*cost.of_config(cli.read_config([f"--config={ROOT}/configs/{name}"])[1]))
+            assert (f"{counted.parameters:,}", f"{counted.mmac:.1f}") == (parameters, mmac), (page, name)
 
 
 def test_sizes_that_do_not_fit_the_images_are_refused():
