@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of initialisation, data order, augmentation and dropout
     config.num_seeds = 1  # networks trained in one program, with the seeds seed, seed + 1, …
     config.fixed = ()  # of init, order, augment, dropout: what follows seed 0 instead, e.g. ('init', 'order')
-    config.seeds_per_call = 0  # how many of them (times vary) at once, the others after them; 0 = all, 1 on a CPU
+    config.seeds_per_call = 0  # how many of them (times vary) at once, the others after them; 0 = chosen by platform
     config.init_from = ""  # weights to begin with: a file of the Keras example, or another run; empty = random ones
     config.matmul_precision = "float32"  # of float32 products on a GPU or TPU: float32 | tensorfloat32 | bfloat16
     config.deterministic = False  # on a GPU: the same bits from every start; elsewhere they are

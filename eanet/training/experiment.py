@@ -24,6 +24,9 @@ MATMUL_PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 _CPU_ACTIVATION_BYTES = 4 * 2**20
 _CPU_IMAGES = (16, 64)  # fewer at a time leave a core idle; more gain nothing
 
+# Elsewhere the largest activation of a device's networks together: more do not fit a TPU v5e (docs/accelerators.md).
+_ACCELERATOR_ACTIVATION_BYTES = 256 * 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -80,6 +83,19 @@ def images_at_once(model: VisionTransformer, image_shape: tuple[int, ...], mesh:
     fit = _CPU_ACTIVATION_BYTES // footprint.largest_activation_bytes(model, image_shape)
     least, most = _CPU_IMAGES
     return min(max(2 ** (fit.bit_length() - 1) if fit else 0, least), most)
+
+
+def networks_at_once(
+    model: VisionTransformer, image_shape: tuple[int, ...], images: int, mesh: jax.sharding.Mesh
+) -> int:
+    """Return how many networks a device best computes at a time, each with so many images on all devices of its batch.
+
+    On a CPU several only crowd its cache. Elsewhere they fill what one leaves idle, as far as memory goes.
+    """
+    if sharding.platform(mesh) == "cpu":
+        return 1
+    own = footprint.largest_activation_bytes(model, image_shape) * -(-images // mesh.shape[sharding.DATA_AXIS])
+    return max(1, _ACCELERATOR_ACTIVATION_BYTES // own)
 
 
 def microbatch(config: ml_collections.ConfigDict, at_once: int | None) -> int:

@@ -21,8 +21,8 @@ class Trainer:
         self.members = members.members_from_config(fields)
         self.mesh = mesh
         self.experiment = experiment.build(config, dataset, mesh)
-        # On a CPU several networks at once only crowd its cache; elsewhere they fill what one leaves idle.
-        default = 1 if platform == "cpu" else len(self.members)
+        own = self.experiment
+        default = experiment.networks_at_once(own.model, own.image_shape, own.microbatch, mesh)
         self.at_once = min(config.seeds_per_call or default, len(self.members) // mesh.shape[sharding.SEED_AXIS])
         self._own = sharding.by_member(mesh)
         self._everywhere = sharding.replicated(mesh)
