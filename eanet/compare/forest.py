@@ -12,7 +12,7 @@ from eanet import statistics  # noqa: E402
 from eanet.compare.comparison import Comparison  # noqa: E402
 from eanet.compare.verdict import points  # noqa: E402
 
-_COLOR, _BOTH, _MARGIN = "#0072B2", "#8A929C", "#009E73"
+_COLOR, _BOTH, _MARGIN = "C0", "#8A929C", "#009E73"
 _ROW = 0.5  # inches
 _BELOW = 0.22  # of a row: the second interval under the first
 

@@ -62,9 +62,10 @@ def results(comparison: Comparison) -> Grid:
 
 def against_baseline(comparison: Comparison) -> Grid:
     """Return a row per arm but the baseline: the difference in test accuracy and what may be said of it."""
-    columns = ["arm", "difference, points", "test", "p (Holm)", "McNemar p (Holm)", "detectable, points"]
-    columns += ["± with images, points", "P(ahead) %"]
-    columns += ["90% interval, points", "p of equivalence (Holm)", "verdict"] if comparison.margin else []
+    asked = bool(comparison.margin)
+    columns = ["arm", *["verdict"] * asked, "difference, points", "test", "p (Holm)", "McNemar p (Holm)"]
+    columns += ["detectable, points", "± with images, points", "P(ahead) %"]
+    columns += ["90% interval, points", "p of equivalence (Holm)"] * asked
     rows = []
     for arm in comparison.arms:
         if arm is comparison.baseline:
@@ -75,6 +76,7 @@ def against_baseline(comparison: Comparison) -> Grid:
         rows.append(
             [
                 _text(arm.name),
+                *[_text(versus.verdict)] * asked,
                 Cell(_plus_minus(100 * difference.mean, 100 * difference.half_width, "+.2f"), difference.mean),
                 _text(f"{difference.test}, n = {n}" if difference.test != "none" else "none"),
                 _p_value(versus.p_holm),
@@ -82,7 +84,7 @@ def against_baseline(comparison: Comparison) -> Grid:
                 _number(100 * difference.detectable, ".2f"),
                 _number(100 * versus.with_images.half_width, ".2f"),
                 _chance(versus.superiority),
-                *([*_equivalence(versus), _text(versus.verdict)] if comparison.margin else []),
+                *(_equivalence(versus) if asked else []),
                 _text("; ".join(_notes(versus))),
             ]
         )

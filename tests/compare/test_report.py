@@ -97,21 +97,22 @@ def test_the_report_renders_by_itself(ablation, open_page):
         "Test accuracy against attention=external, num_heads=2",
     ]
     assert page.locator("figure").evaluate_all("all => all.map(figure => figure.id)") == [
+        "differences",
         "curves",
         "accuracy",
         "classes",
         "confusion",
     ]
     widths = page.locator("img").evaluate_all("all => all.map(image => image.complete && image.naturalWidth)")
-    assert len(widths) == 4 and min(widths) > 300
+    assert len(widths) == 5 and min(widths) > 300
     assert page.locator("p.finding").inner_text().startswith("In test accuracy 2 of 3 arms differ from the baseline")
     captions = page.locator("figcaption").all_inner_texts()
-    assert "against heads, parameters and MMAC" in captions[1] and "memory slots" not in page.inner_text("body")
+    assert "against heads, parameters and MMAC" in captions[2] and "memory slots" not in page.inner_text("body")
     assert page.locator("tr.baseline td").first.inner_text() == "attention=external, num_heads=2"
     loaded = page.locator("[src], link[href], [srcset]").evaluate_all(
         "all => all.flatMap(e => ['src', 'href', 'srcset'].map(name => e.getAttribute(name))).filter(Boolean)"
     )
-    assert len(loaded) == 9 and all(link.startswith("data:") for link in loaded)  # four pictures twice, and the icon
+    assert len(loaded) == 11 and all(link.startswith("data:") for link in loaded)  # five pictures twice, and the icon
 
 
 @pytest.mark.system
@@ -212,7 +213,7 @@ def test_the_report_is_light_or_dark_as_the_reader_wants(ablation, open_page):
         corners = page.locator("img").evaluate_all(_CORNERS)
         assert all((sum(pixel) > 700) == (scheme == "light") and pixel[3] == 255 for pixel in corners)
         looks.append((colors[0], *sources))
-    assert all(one != other for one, other in zip(*looks, strict=True)) and len(looks[0]) == 5
+    assert all(one != other for one, other in zip(*looks, strict=True)) and len(looks[0]) == 6
 
 
 @pytest.mark.system
@@ -280,6 +281,21 @@ def test_commands_environments_and_differences_are_in_the_report(tmp_path):
         "model.projection_dropout": ["0.2"] * 3 + ["0.0"],
     }
     assert all(run.name in text for run in tmp_path.iterdir()) and "optimizer.learning_rate</th>" in text
+
+
+def test_error_bars_are_explained(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.4, 1: 0.42})
+    write_arm(tmp_path, "vit", {0: 0.41, 1: 0.42, 2: 0.43}, fixed=("order",))
+    said = report._error_bars(read_comparison(tmp_path))
+    assert said["what they are"].startswith("95% Student t intervals")
+    assert said["what varies"].startswith(
+        "the seed, and with it the initial parameters, the order of the training images, "
+    )
+    assert "in some runs not the order of the training images" in said["what varies"]
+    assert said["runs"] == "2 or 3 of each arm, 5 in all."
+    assert said["compute"] == "0.10 hours of compiling, training and evaluating in all, on: 1 × cpu."  # 5 × 72 seconds
+    page = report.html(read_comparison(tmp_path), {}, tmp_path)
+    assert all(html.escape(text) in page for text in said.values())
 
 
 def test_no_repository_is_said(tmp_path):

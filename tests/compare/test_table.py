@@ -62,7 +62,7 @@ def test_a_margin_adds_the_tests_of_equivalence_to_every_format(tmp_path):
     write_arm(tmp_path, "vit", {0: 0.4, 1: 0.4225, 2: 0.4425})
     runs, notes = finished_run.find_runs([tmp_path])
     plain, result = (comparison.compare(runs, (), "", notes, margin) for margin in (0.0, 0.01))
-    added = ["90% interval, points", "p of equivalence (Holm)", "verdict"]
+    added = ["verdict", "90% interval, points", "p of equivalence (Holm)"]
     grids = [comparison_table.against_baseline(one) for one in (plain, result)]
     assert [column for column in grids[1].columns if column not in grids[0].columns] == added
     (row,) = grids[1].rows
