@@ -21,11 +21,11 @@ from eanet import cache, cli
 from eanet.config import rules, stored
 from eanet.data import datasets as data
 from eanet.errors import UserError, printable
-from eanet.run.checkpoint import Checkpoints
 from eanet.run.initial_weights import read_initial_weights
 from eanet.run.interruption import Interruption
 from eanet.run.record import Record
 from eanet.run.rows import combine
+from eanet.run.trained import restore_newest
 from eanet.training import members, metrics, processes, sharding
 from eanet.training.trainer import Trainer
 
@@ -44,16 +44,10 @@ def evaluate(workdir: str | pathlib.Path, split: str) -> dict[str, Any]:
     if fields is None:
         raise UserError(f"--workdir={workdir} holds no run (there is no config.json); accepted: a run's directory")
     config = stored.from_record(fields, f"{record.workdir}/config.json")
-    fields = config.to_dict()
     if not record.checkpoints.is_dir():
         raise UserError(f"--workdir={workdir} holds no checkpoint yet")
     dataset = data.load(config.data)
-    rules.validate_for_images(config, dataset.train.images.shape[1:])
-    trainer = Trainer(config, dataset, sharding.make_mesh(len(members.members_from_config(fields))))
-    restored = Checkpoints(record.checkpoints, read_only=True).restore(trainer.shapes(), fields)
-    if restored is None:
-        raise UserError(f"--workdir={workdir} holds no checkpoint yet")
-    state, extra = restored
+    trainer, state, extra = restore_newest(record, config, dataset)
     result = {"split": split, "step": int(state.step.addressable_shards[0].data[0])}
     result |= _evaluate(trainer, state.params, dataset, split, config.data.eval_limit, extra["tally"]["diverged"])
     record.write(f"evaluation-{split}.json", result)

@@ -14,6 +14,7 @@ from eanet import cache
 from eanet.config import rules
 from eanet.data import datasets as data
 from eanet.data import guards
+from eanet.data.description import describe
 from eanet.errors import UserError
 from eanet.model.footprint import Footprint
 from eanet.run.checkpoint import Checkpoints
@@ -113,6 +114,7 @@ class Run:
             if begin_with:
                 record.write("initial_weights.json", begin_with.origin)
             _say(f"Training in {record.workdir}{f' from {config.init_from}' if begin_with else ''}")
+        record.write("data.json", describe(dataset))
         self._clock = Clock(self._experiment, config.train.steps_per_call, len(self._members), step)
         self._bar = RunProgress(config.train.epochs, self._experiment.steps_per_epoch, step, jax.process_index() == 0)
 

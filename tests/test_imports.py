@@ -17,7 +17,7 @@ _FLOORS = (
     ("run", "cli"),
     ("sweep", "compare"),
     ("train", "evaluate", "cost", "dashboard"),
-    ("plan",),
+    ("plan", "predict", "export"),
 )
 _FLOOR = {room: floor for floor, rooms in enumerate(_FLOORS) for room in rooms}
 

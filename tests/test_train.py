@@ -54,7 +54,7 @@ def test_a_run_leaves_a_complete_record(finished):
     names = {path.name for path in workdir.iterdir()}
     assert names == {
         *("config.json", "environment.json", "metrics.jsonl", "results.json", "predictions.npz"),
-        *("curves.png", "checkpoints", ".lock"),
+        *("curves.png", "data.json", "checkpoints", ".lock"),
     }
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(tiny_config().to_dict()))
     environment = json.loads((workdir / "environment.json").read_text())

@@ -57,7 +57,7 @@ class InducedAttention(nn.Module):
 
         query_BHNK = apply_by_heads(x_BND, *(parameter * head_dim**-0.5 for parameter in project("query")))
         key_BHMK, value_BHMK = (apply_by_heads(other_BMD, *project(part)) for part in ("key", "value"))
-        query_BHNK = jnp.broadcast_to(query_BHNK, (len(other_BMD), *query_BHNK.shape[1:]))
+        query_BHNK = jnp.broadcast_to(query_BHNK, (other_BMD.shape[0], *query_BHNK.shape[1:]))
         dropout = None if deterministic or not self.attention_dropout else Dropout(self.attention_dropout)
         mixed_BHNK = attend_by_heads(query_BHNK, key_BHMK, value_BHMK, dropout)
         if self.is_mutable_collection("intermediates"):

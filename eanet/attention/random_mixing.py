@@ -46,7 +46,7 @@ class RandomMixing(nn.Module):
         if deterministic or not self.attention_dropout:
             mixed_BHNK = jnp.einsum("HNM,BHMK->BHNK", map_HNM, value_BHMK)
         else:
-            keep_BHNM, scale = Dropout(self.attention_dropout).draw((len(x_BND), *map_HNM.shape))
+            keep_BHNM, scale = Dropout(self.attention_dropout).draw((x_BND.shape[0], *map_HNM.shape))
             map_BHNM = jnp.where(keep_BHNM, map_HNM[None], jnp.zeros((), self.dtype)) * jnp.asarray(scale, self.dtype)
             mixed_BHNK = jnp.einsum("BHNM,BHMK->BHNK", map_BHNM, value_BHMK)
         out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNK, *out)

@@ -122,7 +122,7 @@ class SelfAttention(nn.Module):
         def rows(source: Layer | jax.Array) -> jax.Array:
             if isinstance(source, tuple):
                 return apply_by_heads(x_BND, *source)
-            return jnp.broadcast_to(source.astype(self.dtype), (len(x_BND), *source.shape))
+            return jnp.broadcast_to(source.astype(self.dtype), (x_BND.shape[0], *source.shape))
 
         query_BHNK, key_BHMK, value_BHMK = map(rows, (query, key, value))
         mixed_BHNK = attend_by_heads(query_BHNK, key_BHMK, value_BHMK, dropout)

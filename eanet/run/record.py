@@ -2,6 +2,7 @@
 
 config.json                 the resolved configuration
 environment.json            versions, devices, commit and command line of the newest start; earlier starts below it
+data.json                   what the networks need to know of the data set: statistics, sizes, names
 metrics.jsonl               an object a line: step, epoch, metrics
 results.json                written once, when the run is finished
 predictions.npz             of the finished run, an entry per test image; and the names of classes and superclasses

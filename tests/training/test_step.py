@@ -11,6 +11,7 @@ import pytest
 
 from configs import eanet, none, vit
 from eanet import cost
+from eanet.attention import ATTENTIONS
 from eanet.data import datasets as data
 from eanet.model import footprint
 from eanet.training import experiment, members, metrics, sharding, step
@@ -211,6 +212,15 @@ def test_images_at_once_follow_from_the_largest_activation(config, patch_size, l
     assert footprint.largest_activation_bytes(model, shape) == largest
     assert experiment.images_at_once(model, shape, sharding.make_mesh()) == images
     assert experiment.images_at_once(model, shape, _elsewhere("tpu")) is None
+
+
+@pytest.mark.parametrize("attention", [name for name, make in ATTENTIONS.items() if make])
+def test_every_attention_has_a_largest_activation(attention):
+    config = eanet.get_config()
+    config.model.attention, config.model.patch_size = attention, 4
+    model, shape = cost.of_config(config)
+    assert footprint.largest_activation_bytes(model, shape) >= 64 * 64 * 4  # a token's channels
+    assert 16 <= experiment.images_at_once(model, shape, sharding.make_mesh()) <= 64
 
 
 def _elsewhere(platform, data=1):
