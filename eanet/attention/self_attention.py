@@ -39,12 +39,12 @@ class SelfAttention(nn.Module):
 
     num_heads: int = 4
     head_dim: int = 64  # channels of one head; 0 = channels // num_heads
-    key_source: str = "input"  # input | learned
-    value_source: str = "input"  # input | learned
     attention_dropout: float = 0.0  # rate, on the attention map
     projection_dropout: float = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters and softmax stay float32
     merge_linear: bool | None = None  # multiply neighbouring kernels first; None = if it is cheaper
+    key_source: str = "input"  # input | learned
+    value_source: str = "input"  # input | learned
 
     PUBLISHED: ClassVar = {"merge_linear": False}  # as the paper counts multiply-adds
     MATCHED: ClassVar = ("head_dim",)  # sizes that `python -m eanet.cost --match` may change
@@ -58,6 +58,9 @@ class SelfAttention(nn.Module):
         def project(name: str) -> Layer:
             return Affine((channels, self.num_heads, head_dim), out_axes=2, name=name)()
 
+        for name, source in (("key", self.key_source), ("value", self.value_source)):
+            if source not in SOURCES:
+                raise ValueError(f"{name}_source={source}; accepted: {', '.join(SOURCES)}")
         query_DHK, query_bias_HK = project("query")
         key = self._learned("key", tokens, head_dim) if self.key_source == "learned" else project("key")
         value = self._learned("value", tokens, head_dim) if self.value_source == "learned" else project("value")

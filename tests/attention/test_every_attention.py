@@ -12,15 +12,14 @@ from eanet.attention.dropout import drawing_by_place
 from helpers.layers import apply, dropout_key, random_params, tokens
 
 _SIZES = {"external": {"num_heads": 2}, "conv": {"conv_dim": 12}}
-_LEARNED = {"key_source": "learned", "value_source": "input"}
 MODULES = {
     name: functools.partial(make, **_SIZES.get(name, {"num_heads": 2, "head_dim": 8}))
     for name, make in ATTENTIONS.items()
     if make
 } | {
-    "self, learned keys": functools.partial(SelfAttention, 2, 8, "learned"),
-    "self, learned values": functools.partial(SelfAttention, 2, 8, "input", "learned"),
-    "self, both learned": functools.partial(SelfAttention, 2, 8, "learned", "learned"),
+    "self, learned keys": functools.partial(SelfAttention, 2, 8, key_source="learned"),
+    "self, learned values": functools.partial(SelfAttention, 2, 8, value_source="learned"),
+    "self, both learned": functools.partial(SelfAttention, 2, 8, key_source="learned", value_source="learned"),
 }
 # Whether permuted tokens give the same output, permuted.
 EQUIVARIANT = {

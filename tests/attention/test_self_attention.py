@@ -70,7 +70,7 @@ _LEARNED = [("learned", "input"), ("input", "learned"), ("learned", "learned")]
 
 @pytest.mark.parametrize("sources", _LEARNED, ids="-".join)
 def test_learned_keys_and_values_equal_a_plain_loop(sources):
-    module, x = SelfAttention(2, 5, *sources), tokens()
+    module, x = SelfAttention(2, 5, key_source=sources[0], value_source=sources[1]), tokens()
     params = random_params(module, x)
     assert {name for name in params if name.startswith("learned")} == {
         f"learned_{name}" for name, source in zip(("key", "value"), sources, strict=True) if source == "learned"
@@ -81,7 +81,7 @@ def test_learned_keys_and_values_equal_a_plain_loop(sources):
 
 @pytest.mark.parametrize("sources, mixes", [*((pair, True) for pair in _LEARNED[:2]), (_LEARNED[2], False)], ids=str)
 def test_with_both_learned_no_token_sees_another(sources, mixes):
-    module, x = SelfAttention(2, 5, *sources), tokens()
+    module, x = SelfAttention(2, 5, key_source=sources[0], value_source=sources[1]), tokens()
     params = random_params(module, x)
     change = np.abs(apply(module, params, x.at[:, 2].add(1.0)) - apply(module, params, x))
     assert change[:, 2].max() > 0.01
@@ -89,15 +89,23 @@ def test_with_both_learned_no_token_sees_another(sources, mixes):
     assert others > 1e-3 if mixes else others == 0
 
 
+@pytest.mark.parametrize("field", ["key_source", "value_source"])
+def test_another_source_is_refused(field):
+    with pytest.raises(ValueError, match=rf"^{field}=tokens; accepted: input, learned\b"):
+        jax.eval_shape(SelfAttention(2, 5, **{field: "tokens"}).init, jax.random.key(0), tokens())
+
+
 def test_learned_keys_are_a_row_for_each_token_and_head():
     x = jnp.zeros((1, 9, 64))
-    params = jax.jit(SelfAttention(4, 32, "learned", "learned").init)(jax.random.key(0), x)["params"]
+    params = jax.jit(SelfAttention(4, 32, key_source="learned", value_source="learned").init)(jax.random.key(0), x)[
+        "params"
+    ]
     assert set(params) == {"query", "out", "learned_key", "learned_value"}
     for name in ("learned_key", "learned_value"):
         assert params[name].shape == (4, 9, 32)
         limit(params[name], np.sqrt(6 / (9 + 32)))
     with pytest.raises(ValueError, match=r"^key_source=learned has 9 tokens, the input 4\b"):
-        jax.eval_shape(SelfAttention(4, 32, "learned").apply, {"params": params}, x[:, :4])
+        jax.eval_shape(SelfAttention(4, 32, key_source="learned").apply, {"params": params}, x[:, :4])
 
 
 def test_both_ways_of_computing_drop_the_same_of_the_same_map(monkeypatch):
