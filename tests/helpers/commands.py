@@ -21,7 +21,9 @@ import eanet.compare.__main__
 import eanet.cost
 import eanet.dashboard
 import eanet.evaluate
+import eanet.export
 import eanet.plan
+import eanet.predict
 import eanet.sweep.__main__
 from eanet import cli
 
@@ -32,6 +34,8 @@ _ENTRIES = {
     "eanet.compare": eanet.compare.__main__.main,
     "eanet.cost": eanet.cost.main,
     "eanet.plan": eanet.plan.main,
+    "eanet.predict": eanet.predict.main,
+    "eanet.export": eanet.export.main,
     "eanet.dashboard": eanet.dashboard.main,
 }
 # A proxy that refuses stands for a network that is not there.
