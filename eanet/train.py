@@ -141,6 +141,7 @@ class Run:
         if clock.run_ends:
             return
         self._scores.activation_bytes = self._trainer.compile_training(*training)
+        self._bar.compiled(self._trainer.seconds_compile)
         interruption.at_once = False
         with self._bar:
             while not clock.run_ends:

@@ -1,12 +1,13 @@
 """A sweep's progress: a live table on a terminal, a line for every finished run elsewhere."""
 
-import datetime
 import time
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+
+from eanet.run.progress import duration
 
 _ROWS = 12  # newest finished runs stay on the screen, the others only count
 
@@ -36,7 +37,7 @@ class SweepTable:
         """Take note of a run that has ended."""
         result = point.metric(self._metric)
         text = "" if result is None else f"  {self._metric} {self._shown(result)}"
-        line = f"{point.state}  {point.workdir.name}{text}  {_duration(point.seconds)}"
+        line = f"{point.state}  {point.workdir.name}{text}  {duration(point.seconds)}"
         if point.message:
             line += "".join(f"\n    {part}" for part in point.message.splitlines())
         if point.state == "failed" or not self._console.is_terminal:
@@ -59,7 +60,7 @@ class SweepTable:
             result = point.metric(self._metric)
             state = f"{point.share():.0%}" if point.state == "running" else point.state
             value = "" if result is None else self._shown(result)
-            table.add_row(point.workdir.name, state, value, _duration(point.seconds))
+            table.add_row(point.workdir.name, state, value, duration(point.seconds))
         self._live.update(table)
 
     def summary(self, points: list[Any]) -> str:
@@ -74,7 +75,7 @@ class SweepTable:
             parts.append(f"best {self._metric} {self._shown(value)} ({name})")
         left = self._seconds_left(points)
         if left and count["running"]:
-            parts.append(f"about {_duration(left)} left")
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
     def _shown(self, value: float) -> str:
@@ -87,7 +88,3 @@ class SweepTable:
         open_ = sum(1 - point.share() for point in points if point.state in ("running", "waiting"))
         open_ += self._total - len(points)
         return open_ * (time.monotonic() - self._started) / done if done > 0 else None
-
-
-def _duration(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))

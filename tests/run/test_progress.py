@@ -2,6 +2,7 @@
 
 import io
 import math
+import types
 
 import matplotlib.image
 import pytest
@@ -27,6 +28,42 @@ def test_off_a_terminal_an_epoch_is_a_line_and_a_part_of_one_is_none(capsys):
     assert len(lines) == 2
     for part in ("epoch 1/2", "step 10", "loss 4.0000", "accuracy 10.00%", "val loss 4.0000", "100 images/s"):
         assert part in lines[0]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands; clock.now is what it shows."""
+    clock = types.SimpleNamespace(now=100.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_off_a_terminal_a_line_comes_every_minute_and_says_what_is_left(capsys, clock):
+    """Ten seconds a step, of 10 an epoch and 20 in all."""
+    part = {name: value for name, value in _row(1).items() if not name.startswith("val")}
+    with progress.RunProgress(epochs=2, steps_per_epoch=10, step=0) as bar:
+        bar.compiled(12.4)
+        lines = {}
+        for step in range(1, 21):
+            clock.now += 10
+            bar.update(step, _row(step // 10) if step % 10 == 0 else part, "mean of 3")
+            lines[step] = capsys.readouterr().out.splitlines()
+    assert lines[1] == ["Compiled in 12 s"]
+    assert lines[2] == ["About 0:01:40 an epoch, 0:03:00 to the end"]  # from one step after the first
+    assert [step for step in lines if len(lines[step]) and "epoch 1/2" in lines[step][0]] == [8, 10]
+    assert lines[8] == ["epoch 1/2  step 8  mean of 3: loss 4.0000  accuracy 10.00%  100 images/s  0:02:00 left"]
+    (last,) = lines[10]
+    assert last.endswith("accuracy 10.00%  val loss 4.0000  val accuracy 10.00%  100 images/s")
+    assert [step for step in lines if len(lines[step]) and "epoch 2/2" in lines[step][0]] == [16, 20]
+
+
+def test_of_a_run_that_ends_soon_no_estimate_is_given(capsys, clock):
+    with progress.RunProgress(epochs=1, steps_per_epoch=12, step=2) as bar:
+        for step in range(3, 12):
+            clock.now += 5
+            bar.update(step, {name: value for name, value in _row(1).items() if not name.startswith("val")})
+    assert not capsys.readouterr().out
 
 
 def _bar(width, step, row, whose):
