@@ -2,7 +2,8 @@
 
 Source: keras.io, "Image classification with EANet"; arXiv 2105.02358.
 Command: python main.py --config=configs/eanet.py
-Expected: not measured yet at 50 epochs.
+Expected: test top-1 / top-5 44.51% / 74.44%, n = 1 (seed 0), 6.1 hours on two x86-64 CPU cores at commit 3f72e28,
+beside other work: docs/results/example.
 """
 
 from configs import default

@@ -1,0 +1,44 @@
+"""The records that are kept in the repository, and that their tables are what the command makes of them."""
+
+import json
+import pathlib
+import re
+import sys
+
+import pytest
+
+from eanet.compare import __main__ as compare
+from helpers.runs import ROOT
+
+_RESULTS = ROOT / "docs/results"
+_FILES = {"config.json", "environment.json", "metrics.jsonl", "results.json", "predictions.npz"}
+_RUNS = sorted(path.parent for path in _RESULTS.glob("*/*/results.json"))
+_TABLES = sorted(_RESULTS.glob("*/comparison/comparison.md"))
+
+
+def test_there_are_records_and_tables():
+    assert _RUNS and _TABLES
+
+
+@pytest.mark.parametrize("run", _RUNS, ids=lambda run: str(run.relative_to(_RESULTS)))
+def test_a_record_is_whole_and_names_no_place_of_a_machine(run):
+    assert {path.name for path in run.iterdir()} - {"data.json"} == _FILES
+    for path in run.glob("*.json*"):
+        text = path.read_text()
+        assert not re.search(r'"(/|~|[A-Za-z]:\\)', text), path
+        assert not re.search(r"[ =](/\w+){2,}", text), path
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == json.loads((run / "config.json").read_text())["train"]["epochs"]
+
+
+@pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.parts[-3])
+def test_the_table_is_what_the_command_makes(table, tmp_path, monkeypatch):
+    command = ["compare", str(table.parents[1]), f"--out={tmp_path}"]
+    margin = re.search(r"With a margin of ([\d.]+) point", table.read_text())
+    monkeypatch.setattr(sys, "argv", command + ([f"--margin={margin[1]}"] if margin else []))
+    compare.main()
+    assert (tmp_path / "comparison.md").read_text() == table.read_text()
+
+
+def test_all_of_it_is_small():
+    assert sum(path.stat().st_size for path in pathlib.Path(_RESULTS).rglob("*") if path.is_file()) < 3 * 2**20
