@@ -197,7 +197,7 @@ def test_a_name_stays_text_in_tables_report_and_pictures(name, tmp_path, monkeyp
         assert shown in page.text
     markdown = (out / "comparison.md").read_text()
     assert _parsed(markdown).tags == set()
-    assert {len(line.replace(r"\|", "").split("|")) for line in markdown.splitlines() if line[:1] == "|"} == {9, 14}
+    assert {len(line.replace(r"\|", "").split("|")) for line in markdown.splitlines() if line[:1] == "|"} == {11, 14}
     assert {path.stem for path in out.glob("*.svg")} == {"curves", "classes", "confusion"}
 
 
