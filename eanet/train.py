@@ -73,7 +73,7 @@ def train(
         with contextlib.nullcontext(interruption) if interruption else Interruption() as heard:
             heard.at_once = jax.process_count() == 1  # until there is something to save; several have to agree
             return Run(config, dataset, record, mesh, begin_with).finish(heard)
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         if lost := processes.explain(error):
             raise lost from error
         raise

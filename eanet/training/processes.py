@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ _HEARTBEAT_SECONDS = 30
 _SHUTDOWN_SECONDS = 150
 # How XLA's errors begin that have nothing to do with other processes.
 _OWN_FAULTS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+# How a lost connection shows where another error, e.g. of an array's conversion, carries it.
+_BY_GLOO = re.compile(r"gloo|connection (reset|closed) by peer", re.IGNORECASE)
 
 
 def join() -> None:
@@ -96,7 +99,9 @@ def wait_for_all(purpose: str) -> None:
 
 def explain(error: Exception) -> UserError | None:
     """Return what a failed exchange between processes means for the person; None where the error is another."""
-    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+    if jax.process_count() == 1 or isinstance(error, UserError):
+        return None
+    if not isinstance(error, jax.errors.JaxRuntimeError) and not _BY_GLOO.search(str(error)):
         return None
     if str(error).startswith(_OWN_FAULTS):
         return None

@@ -4,6 +4,7 @@ import shutil
 import socket
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -106,6 +107,24 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
     assert [text.count("Going on from step") for text in texts] == [1, 0]
     assert [text.count("Test: ") for text in texts] == [1, 0]
     _assert_close(workdir, tmp_path / "one", arguments)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (jax.errors.JaxRuntimeError("UNAVAILABLE: Failed to send RPC to coordination service."), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False),
+        (ValueError("[external/gloo/pair.cc:547] Read error [127.0.0.1]:1: Connection reset by peer"), True),
+        (ValueError("another fault"), False),
+        (UserError("a checkpoint cannot be written: Connection reset by peer"), False),
+    ],
+)
+def test_a_lost_process_is_told_from_other_faults(monkeypatch, error, lost):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    said = processes.explain(error)
+    assert (said is not None) == lost and (not lost or "process 0 of 2 has lost another one" in str(said))
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
+    assert processes.explain(error) is None
 
 
 @pytest.mark.system
