@@ -97,6 +97,10 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.every_epochs = 1
     checkpoint.keep = 2  # newest ones that stay on disk
 
+    # Numbers of attention maps and memories in the rows of metrics: python -m eanet.inspect has more, after training
+    config.inspect = inspect = ml_collections.ConfigDict()
+    inspect.every_epochs = 0  # 0 = never, at no cost
+
     # Logging
     config.wandb = wandb = ml_collections.ConfigDict()
     wandb.mode = "auto"  # auto (online where a key is found, else offline) | online | offline | disabled

@@ -227,6 +227,12 @@ class Run:
                 continue
             numbers[member] |= {f"val/{name}": value for name, value in averages.items()}
             numbers[member] |= self._scores.best(i, epoch, averages["accuracy"])
+        every = self._config.inspect.every_epochs
+        if every and epoch % every == 0:
+            described = self._trainer.inspect(self._state.params, validation[0])
+            for i, member in enumerate(self._members):
+                if member in numbers:
+                    numbers[member] |= {f"inspect/{name}": float(x[i]) for name, x in described.items()}
 
     def _drop_diverged(self, monitor: step.Monitor) -> None:
         for i, at, what in self._scores.diverging(monitor):

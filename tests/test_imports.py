@@ -18,6 +18,7 @@ _FLOORS = (
     ("sweep", "compare"),
     ("train", "evaluate", "cost", "dashboard"),
     ("plan", "predict", "export"),
+    ("inspect",),
 )
 _FLOOR = {room: floor for floor, rooms in enumerate(_FLOORS) for room in rooms}
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from eanet.attention.affine import Affine, apply_affine, check_input
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 # Added to the sum over the slots before dividing, as in the official code and the Keras example.
 NORM_EPSILON = 1e-9
@@ -97,6 +98,8 @@ class ExternalAttention(nn.Module):
 
     PUBLISHED: ClassVar = {"merge_linear": False}  # as the paper counts multiply-adds
     MATCHED: ClassVar = ("memory_size",)  # sizes that `python -m eanet.cost --match` may change
+    MAPS: ClassVar = {"attention_map": "NHS"}  # axes of what is stored of an image: tokens, heads, slots
+    MEMORIES: ClassVar = ("memory_key", "memory_value")  # learned, by the names of their parameters
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
@@ -127,6 +130,11 @@ class ExternalAttention(nn.Module):
 
         map_BNHS = normalize_map(logits_BNHS, self.normalization)
         self.sow("intermediates", "attention_map", map_BNHS)
+        if self.normalization == "double" and self.is_mutable_collection("intermediates"):
+            # The l1 norm bends what was flat: whether a slot tells tokens apart shows before it.
+            over_tokens_BNHS = normalize_map(logits_BNHS, "tokens")
+            self.sow("intermediates", "attention_map_over_tokens", over_tokens_BNHS)
+        map_BNHS = removable(self, "slots", map_BNHS, (2, 3))
         map_BNHS = Dropout(self.attention_dropout)(map_BNHS.astype(self.dtype), deterministic=deterministic)
 
         if merge:

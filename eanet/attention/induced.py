@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from eanet.attention.affine import Affine, apply_affine, apply_by_heads, check_input, head_width
 from eanet.attention.dot_product import attend_by_heads, attention_map
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 
 class InducedAttention(nn.Module):
@@ -33,6 +34,8 @@ class InducedAttention(nn.Module):
     dtype: Any = jnp.float32  # of activations; parameters and softmax stay float32
 
     MATCHED: ClassVar = ("head_dim", "memory_size")  # sizes that `python -m eanet.cost --match` may change
+    MAPS: ClassVar = {"summarize_map": "HSN", "distribute_map": "HNS"}  # axes of an image's: heads, slots, tokens
+    MEMORIES: ClassVar = ("inducing_points",)  # learned, by the names of their parameters
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
@@ -57,6 +60,8 @@ class InducedAttention(nn.Module):
 
         query_BHNK = apply_by_heads(x_BND, *(parameter * head_dim**-0.5 for parameter in project("query")))
         key_BHMK, value_BHMK = (apply_by_heads(other_BMD, *project(part)) for part in ("key", "value"))
+        if name == "distribute":  # a slot without its value is as a map without its column
+            value_BHMK = removable(self, "slots", value_BHMK, (1, 2))
         query_BHNK = jnp.broadcast_to(query_BHNK, (other_BMD.shape[0], *query_BHNK.shape[1:]))
         dropout = None if deterministic or not self.attention_dropout else Dropout(self.attention_dropout)
         mixed_BHNK = attend_by_heads(query_BHNK, key_BHMK, value_BHMK, dropout)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from eanet.attention.affine import Affine, apply_affine, apply_by_heads, check_input, head_width
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 
 class LinearAttention(nn.Module):
@@ -49,7 +50,8 @@ class LinearAttention(nn.Module):
         weight_BHN1 = jnp.einsum("BHNK,BHK->BHN", query_BHNK.astype(jnp.float32), sums_BHK)[..., None]
         # Positive but for underflow, far from which the features of normalised tokens stay.
         mixed_BHNV = mixed_BHNV / jnp.maximum(weight_BHN1, jnp.finfo(jnp.float32).tiny)
-        out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNV.astype(self.dtype), *out)
+        mixed_BHNV = removable(self, "heads", mixed_BHNV.astype(self.dtype), (1,))
+        out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNV, *out)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
 
 

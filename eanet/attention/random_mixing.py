@@ -13,6 +13,7 @@ import numpy as np
 
 from eanet.attention.affine import Affine, apply_affine, apply_by_heads, check_input, head_width
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 
 class RandomMixing(nn.Module):
@@ -32,6 +33,7 @@ class RandomMixing(nn.Module):
     dtype: Any = jnp.float32  # of activations; parameters stay float32
 
     MATCHED: ClassVar = ("head_dim",)  # sizes that `python -m eanet.cost --match` may change
+    MAPS: ClassVar = {"attention_map": "HNM"}  # axes of what is stored of an image: heads, tokens, other tokens
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
@@ -49,7 +51,9 @@ class RandomMixing(nn.Module):
             keep_BHNM, scale = Dropout(self.attention_dropout).draw((x_BND.shape[0], *map_HNM.shape))
             map_BHNM = jnp.where(keep_BHNM, map_HNM[None], jnp.zeros((), self.dtype)) * jnp.asarray(scale, self.dtype)
             mixed_BHNK = jnp.einsum("BHNM,BHMK->BHNK", map_BHNM, value_BHMK)
-        out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNK, *out)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "attention_map", jnp.broadcast_to(map_HNM, (len(x_BND), *map_HNM.shape)))
+        out_BND = apply_affine("BHNK,HKD->BND", removable(self, "heads", mixed_BHNK, (1,)), *out)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from eanet.attention.affine import Affine, apply_affine, apply_by_heads, check_input, head_width
 from eanet.attention.dot_product import attend, attend_by_heads, attention_map
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 SOURCES = ("input", "learned")
 
@@ -48,6 +49,8 @@ class SelfAttention(nn.Module):
 
     PUBLISHED: ClassVar = {"merge_linear": False}  # as the paper counts multiply-adds
     MATCHED: ClassVar = ("head_dim",)  # sizes that `python -m eanet.cost --match` may change
+    MAPS: ClassVar = {"attention_map": "HNM"}  # axes of what is stored of an image: heads, tokens, other tokens
+    MEMORIES: ClassVar = ("learned_key", "learned_value")  # by the names of their parameters
 
     @nn.compact
     def __call__(self, x_BND: jax.Array, *, deterministic: bool = True) -> jax.Array:
@@ -103,11 +106,12 @@ class SelfAttention(nn.Module):
             self.sow("intermediates", "attention_map", jnp.swapaxes(map_BNHM, 1, 2))
 
         out_HED = jnp.einsum("EHK,HKD->HED", value_DHK, out_HKD)
-        mixed_BNHE = mixed_BRE.reshape(batch, tokens, self.num_heads, channels)
+        mixed_BNHE = removable(self, "heads", mixed_BRE.reshape(batch, tokens, self.num_heads, channels), (2,))
         out_BND = apply_affine("BNHE,HED->BND", mixed_BNHE, out_HED, out_bias_D)
         # The value's bias is added as often as a row's map sums to: once, but for dropout.
         value_bias_HD = jnp.einsum("HK,HKD->HD", value_bias_HK, out_HKD).astype(self.dtype)
         sums_BNH = sums_BR.reshape(batch, tokens, self.num_heads).astype(self.dtype)
+        sums_BNH = removable(self, "heads", sums_BNH, (2,))
         return out_BND + jnp.einsum("BNH,HD->BND", sums_BNH, value_bias_HD)
 
     @nn.nowrap
@@ -131,4 +135,4 @@ class SelfAttention(nn.Module):
         mixed_BHNK = attend_by_heads(query_BHNK, key_BHMK, value_BHMK, dropout)
         if self.is_mutable_collection("intermediates"):
             self.sow("intermediates", "attention_map", attention_map(query_BHNK, key_BHMK))
-        return apply_affine("BHNK,HKD->BND", mixed_BHNK, *out)
+        return apply_affine("BHNK,HKD->BND", removable(self, "heads", mixed_BHNK, (1,)), *out)

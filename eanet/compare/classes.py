@@ -18,8 +18,8 @@ from eanet.compare.comparison import Comparison  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 
 _CLASSES = 12  # that gain and that lose most
-_CONFUSED = 20  # classes or superclasses; more have no room for their names
-_WRITTEN = 5  # percent of a class; smaller shares are colours alone
+CONFUSED = 20  # classes or superclasses; more have no room for their names
+WRITTEN = 5  # percent of a class; smaller shares are colours alone
 _FONT = 9  # of names, in points
 
 
@@ -84,21 +84,33 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
     known = next((run for arm in comparison.arms for run in arm.runs if run.superclass_names), None)
     first = comparison.arms[0].runs[0]
     names, of = (known.superclass_names, known.superclass_of) if known else (first.class_names, None)
-    if len(names) > _CONFUSED:
+    if len(names) > CONFUSED:
         return None
     others = [arm for arm in comparison.arms if arm is not comparison.baseline]
     best = max(others, key=lambda arm: arm.estimate("test/accuracy").mean, default=None)
     arms = [comparison.baseline, best] if best else [comparison.baseline]
+    figure = draw_confusion({arm.name: _shares(arm, len(names), of) for arm in arms}, names, "test images")
+    what = "superclass" if known else "class"
+    whose = comparison.baseline.name
+    if best:
+        whose = f"the baseline, {whose}, and {'the best other arm, ' * (len(others) > 1)}{best.name}"
+    return figure, (
+        f"What is taken for what on the test images by {whose}: a row is a true {what}, a column a predicted one"
+        f"{_over_seeds(arms)}; shares from {WRITTEN}% on are written."
+    )
+
+
+def draw_confusion(shares: dict[str, np.ndarray], names: Sequence[str], images: str) -> Figure:
+    """Draw tables that shares_of makes side by side, under their titles; images says of what, e.g. test images."""
     side = 0.9 + 0.24 * len(names)
     room = 0.075 * max(map(len, names))  # for a name beside the panel, and for one below it
     figure, axes = plt.subplots(
-        1, len(arms), figsize=(side * len(arms) + room + 0.8, side + room), layout="compressed", squeeze=False
+        1, len(shares), figsize=(side * len(shares) + room + 0.8, side + room), layout="compressed", squeeze=False
     )
-    shares = [_shares(arm, len(names), of) for arm in arms]
-    norm = PowerNorm(0.5, 0, np.nanmax(shares))  # what is right would leave what is wrong in the dark
-    for axis, arm, share in zip(axes[0], arms, shares, strict=True):
+    norm = PowerNorm(0.5, 0, np.nanmax(list(shares.values())))  # what is right would leave what is wrong in the dark
+    for axis, (title, share) in zip(axes[0], shares.items(), strict=True):
         mesh = axis.pcolormesh(share, cmap="viridis", norm=norm)
-        for true, taken in np.argwhere(np.nan_to_num(share) >= _WRITTEN):
+        for true, taken in np.argwhere(np.nan_to_num(share) >= WRITTEN):
             value = share[true, taken]
             color = "black" if norm(value) > 0.6 else "white"
             axis.text(taken + 0.5, true + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
@@ -107,25 +119,26 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.set_yticks(places, names if axis is axes[0][0] else [""] * len(names), fontsize=_FONT, parse_math=False)
         axis.invert_yaxis()
         axis.set_aspect("equal")
-        axis.set_title(_wrapped(arm.name, side), fontsize="medium", parse_math=False)
+        axis.set_title(_wrapped(title, side), fontsize="medium", parse_math=False)
         axis.set_xlabel("predicted")
     axes[0][0].set_ylabel("true")
-    figure.colorbar(mesh, ax=axes[0], label="% of the test images of a row", shrink=0.6)
-    what = "superclass" if known else "class"
-    whose = comparison.baseline.name
-    if best:
-        whose = f"the baseline, {whose}, and {'the best other arm, ' * (len(others) > 1)}{best.name}"
-    return figure, (
-        f"What is taken for what on the test images by {whose}: a row is a true {what}, a column a predicted one"
-        f"{_over_seeds(arms)}; shares from {_WRITTEN}% on are written."
-    )
+    figure.colorbar(mesh, ax=axes[0], label=f"% of the {images} of a row", shrink=0.6)
+    return figure
 
 
 def _shares(arm: Arm, count: int, of: np.ndarray | None) -> np.ndarray:
-    """Return the percentage of each true class, a row, that is taken for each; NaN if it has no test image."""
+    """Return the percentage of each true class that is taken for each, over an arm's runs."""
+    pairs = [(run.labels, run.predicted) for run in arm.runs]
+    return shares_of(pairs if of is None else [(of[true], of[taken]) for true, taken in pairs], count)
+
+
+def shares_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+    """Return the percentage of each true class, a row, that is taken for each; NaN if it has no image.
+
+    pairs are true and predicted classes of several networks.
+    """
     table = np.zeros((count, count))
-    for run in arm.runs:
-        true, taken = (run.labels, run.predicted) if of is None else (of[run.labels], of[run.predicted])
+    for true, taken in pairs:
         table += np.bincount(true * count + taken, minlength=count * count).reshape(count, count)
     total = table.sum(1, keepdims=True)
     return np.divide(100 * table, total, out=np.full(table.shape, np.nan), where=total > 0)

@@ -1,61 +1,24 @@
 """A comparison as one HTML file that needs no server and no network."""
 
-import base64
 import collections
-import dataclasses
-import io
 import os
 import pathlib
 import urllib.parse
 from typing import Any
 
-import jinja2
-import matplotlib.pyplot as plt
-
 from eanet import statistics
+from eanet.compare import page
 from eanet.compare import plots as comparison_plots
 from eanet.compare import table as comparison_table
 from eanet.compare.comparison import Comparison
 from eanet.compare.finding import finding
+from eanet.compare.page import Picture
 from eanet.training.members import SOURCES
-
-_STYLES = {
-    "light": {"figure.facecolor": "#ffffff"},
-    "dark": {  # as the page's own colours
-        "figure.facecolor": "#16191d",
-        "axes.facecolor": "#16191d",
-        "text.color": "#dde1e6",
-        "axes.labelcolor": "#dde1e6",
-        "axes.edgecolor": "#8a929c",
-        "xtick.color": "#dde1e6",
-        "ytick.color": "#dde1e6",
-        "legend.facecolor": "#16191d",
-        "legend.edgecolor": "#8a929c",
-        "grid.color": "#8a929c",
-    },
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture in the styles light and dark, and what it shows in words."""
-
-    caption: str
-    svg: dict[str, bytes]
 
 
 def pictures(comparison: Comparison) -> dict[str, Picture]:
-    """Draw every picture as SVG; keys are file names without ending."""
-    drawn: dict[str, Picture] = {}
-    for style, colors in _STYLES.items():
-        # The salt and the missing date make the same comparison the same bytes.
-        with plt.rc_context(colors | {"svg.hashsalt": "eanet"}):
-            for name, (figure, caption) in comparison_plots.draw_all(comparison).items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format="svg", metadata={"Date": None})
-                plt.close(figure)
-                drawn.setdefault(name, Picture(caption, {})).svg[style] = buffer.getvalue()
-    return drawn
+    """Draw every picture of a comparison; keys are file names without ending."""
+    return page.draw_in_styles(lambda: comparison_plots.draw_all(comparison))
 
 
 def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -> str:
@@ -63,25 +26,16 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
 
     Whatever comes from a run is escaped: a run named <script> stays text.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    template = page.templates().get_template("report.html.jinja")
     arms = comparison.arms
     first = arms[0].runs[0]
     limited = any(run.fields["data.train_limit"] for arm in arms for run in arm.runs)
-    return environment.get_template("report.html.jinja").render(
+    return template.render(
         comparison=comparison,
         grids=comparison_table.grids(comparison),
         words=comparison_table.WORDS,
         finding=finding(comparison),
-        pictures=[
-            (name, picture.caption, {style: _data_uri(svg) for style, svg in picture.svg.items()})
-            for name, picture in drawn.items()
-        ],
+        pictures=[(name, picture.caption, picture.uris) for name, picture in drawn.items()],
         explanations=comparison_table.explanations(comparison),
         error_bars=_error_bars(comparison),
         differences=_differences(comparison),
@@ -98,10 +52,6 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
             "baseline": comparison.baseline.name,
         },
     )
-
-
-def _data_uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
 def _link(directory: pathlib.Path, out: pathlib.Path) -> str:

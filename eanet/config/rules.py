@@ -130,6 +130,7 @@ RULES: dict[str, Rule] = {
     "guard.loss": _number(1, 1e38),
     "checkpoint.every_epochs": _whole(1, 10**6),
     "checkpoint.keep": _whole(1, 10**6),
+    "inspect.every_epochs": _whole(0, 10**6),
     "wandb.mode": _choice("auto", "online", "offline", "disabled"),
     "wandb.project": _NAME,
     "wandb.entity": _TEXT,

@@ -25,7 +25,7 @@ RETIRED: dict[str, Any] = {
 }
 
 # Fields that change where a run's traces go, but not one of its numbers.
-_WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "wandb")
+_WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "inspect", "wandb")
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import ml_collections
 
 from eanet.attention import ATTENTIONS, ExternalAttention, field_names
 from eanet.attention.dropout import Dropout
+from eanet.attention.removal import removable
 
 GELUS = ("tanh", "erf")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -57,7 +58,8 @@ class Block(nn.Module):
 
         if self.attention is not None:
             attend = self.attention(dtype=self.dtype, name="attention")
-            x_BND = x_BND + attend(norm("attention_norm")(x_BND), deterministic=deterministic)
+            attended_BND = attend(norm("attention_norm")(x_BND), deterministic=deterministic)
+            x_BND = x_BND + removable(self, "attended", attended_BND)
 
         hidden = nn.Dense(self.mlp_dim, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_in")
         out = nn.Dense(x_BND.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform(), name="mlp_out")

@@ -75,6 +75,10 @@ class Tracker:
         self._fault = ""  # after which nothing more is sent
         self._logged = -1  # the last step that the server has
 
+    def add_only(self) -> None:
+        """Leave what the server has as it is, whatever goes wrong: the run is complete there already."""
+        self._reopen = None
+
     @property
     def run_id(self) -> str:
         """W&B's id of the run; empty if there is none."""
@@ -89,6 +93,16 @@ class Tracker:
         """Log a row of plain numbers, its step and its epoch among them, unless the server has it."""
         if row["step"] > self._logged:
             self._attempt(lambda run: run.log(row))
+
+    def show(self, name: str, pictures: Sequence[pathlib.Path]) -> None:
+        """Log pictures as one panel, each with its file's name below it."""
+
+        def log(run: Any) -> None:
+            import wandb
+
+            run.log({name: [wandb.Image(str(path), caption=path.stem) for path in pictures]})
+
+        self._attempt(log)
 
     def catch_up(self, rows: Sequence[dict[str, Any]]) -> None:
         """Log the rows from before a resumption that a killed process did not live to send."""
@@ -121,8 +135,10 @@ class Tracker:
         offline, directory = self._run.offline, self._run.sync_dir
         self._attempt(close)
         fault = self._fault or self._heard.fault()
-        if fault:
+        if fault and self._reopen:
             self._write_again(fault, close)
+        elif fault:
+            print(f"warning: W&B: {fault}; what was to be added to the run is not there")
         elif offline:
             parts = _waiting(self._workdir, self.run_id)
             print(f"W&B, view:    {shlex.join(['wandb', 'leet', _shown(directory)])}\nW&B, upload:  {_upload(parts)}")
@@ -172,7 +188,7 @@ def start(
     workdir, heard, notice, fault = pathlib.Path(workdir).absolute(), _Heard(), "", ""
 
     def init(run_id: str, mode: str) -> Any:
-        return _init(config, workdir, run_id, mode, ("train", "val", *members), heard)
+        return _init(config, workdir, run_id, mode, ("train", "val", "inspect", *members), heard)
 
     waiting = _waiting(workdir, run_id)
     if wanted == "online" and waiting:
@@ -202,6 +218,18 @@ def start(
     elif mode == "online":
         print(f"W&B: {run.url}")
     return Tracker(run, workdir, lambda run_id: init(run_id, "offline"), heard)
+
+
+def add_pictures(config: dict[str, Any], workdir: pathlib.Path, name: str, pictures: Sequence[pathlib.Path]) -> None:
+    """Add pictures to the W&B run of a run that has ended, and say so if there is none."""
+    run_id = str(Record(workdir, primary=False).read_note("wandb.json").get("id", ""))
+    if not run_id or config["wandb"]["mode"] == "disabled":
+        print(f"warning: W&B: {_shown(workdir)} was not logged to it; nothing was added")
+        return
+    tracker = start(config, workdir, run_id, primary=True)
+    tracker.add_only()
+    tracker.show(name, pictures)
+    tracker.finish()
 
 
 def _choose_mode(waiting: bool, heard: _Heard) -> tuple[str, str]:

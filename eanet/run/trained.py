@@ -41,12 +41,18 @@ class TrainedRun:
     def class_names(self) -> tuple[str, ...]:
         return self.dataset.class_names
 
+    def only(self, network: int) -> "TrainedRun":
+        """Return the run with one of its networks."""
+        own = slice(network, network + 1)
+        params = jax.tree.map(lambda x: x[own], self.params)
+        return dataclasses.replace(self, networks=self.networks[own], params=params)
+
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return float32 [networks, images, classes] for uint8 images [images, height, width, channels].
 
         Raises ValueError for images of another type or size than those of training.
         """
-        return self._apply(images, lambda params, inputs: self.experiment.model.apply({"params": params}, inputs))
+        return self.apply(images, lambda params, inputs: self.experiment.model.apply({"params": params}, inputs))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the probabilities of the classes, float32 [networks, images, classes]; as logits otherwise."""
@@ -56,7 +62,8 @@ class TrainedRun:
         """Return what each block's attention has stored of its maps, by block and name, e.g. block_0/attention_map.
 
         Arrays are float32 [networks, images, …]: [heads, tokens, tokens] of self-attention, [tokens, heads, slots] of
-        external attention; of induced attention two, to and from the slots. Empty for attentions without maps.
+        external attention, which also has attention_map_over_tokens, as it is before the second norm; of induced
+        attention two, to and from the slots. Empty for attentions without maps.
         """
 
         def maps(params: Any, inputs: jax.Array) -> dict[str, jax.Array]:
@@ -64,14 +71,18 @@ class TrainedRun:
             leaves = jax.tree_util.tree_leaves_with_path(state.get("intermediates", {}))
             return {f"{path[0].key}/{path[-2].key}": leaf for path, leaf in leaves}
 
-        return self._apply(images, maps)
+        return self.apply(images, maps)
 
     def load_data(self) -> data.Dataset:
         """Load the data set, with its images, that the run was trained on."""
         return data.load(self.config.data)
 
-    def _apply(self, images: np.ndarray, function: Callable[[Any, jax.Array], Any]) -> Any:
-        """Call a function of parameters and network inputs for all networks, a batch of images at a time."""
+    def apply(self, images: np.ndarray, function: Callable[[Any, jax.Array], Any]) -> Any:
+        """Call a function of a network's parameters and inputs for all networks, a batch of images at a time.
+
+        images are uint8, the inputs are the floats that the network sees. The function is compiled; it returns arrays
+        whose first axis is the batch's, and here they come as [networks, images, …]. Raises ValueError as logits does.
+        """
         images = np.asarray(images)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.experiment.image_shape:
             wanted = "×".join(map(str, self.experiment.image_shape))

@@ -17,6 +17,7 @@ import optax
 
 from eanet.attention.dropout import drawing_by_place
 from eanet.data.augmentation import evaluation_input, training_input
+from eanet.model import map_statistics
 from eanet.training import metrics, sharding
 from eanet.training.experiment import Experiment
 
@@ -56,6 +57,8 @@ class Monitor:
     learning_rate: jax.Array  # of the same step
     diverged_step: jax.Array  # int32, the first step with a loss or gradient not finite or a loss above the limit; -1
 
+
+_INSPECTED = 64  # images
 
 Hyperparameters = dict[str, jax.Array]  # learning_rate, weight_decay and label_smoothing, float32 []
 
@@ -177,6 +180,12 @@ def train_call(
 
     nothing = Monitor(*[jnp.zeros((), jnp.float32)] * 3, jnp.full((), -1, jnp.int32))
     return jax.lax.fori_loop(0, num_steps, one, (state, nothing))
+
+
+def inspect_call(experiment: Experiment, params: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Return numbers of the attention maps of the first 64 uint8 images, and of memories: map_statistics.summarize."""
+    inputs = evaluation_input(images[:_INSPECTED], experiment.preprocessing)
+    return map_statistics.summarize(experiment.model, params, inputs)
 
 
 def evaluate_call(

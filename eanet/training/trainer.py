@@ -34,6 +34,7 @@ class Trainer:
         self._compiler_options = {"xla_gpu_deterministic_ops": True} if deterministic else None
         self._training: Any = None
         self._evaluations: dict[int, Any] = {}
+        self._inspection: Any = None
         self.seconds_compile = 0.0  # since somebody last set it to 0, as the next
         self.seconds_evaluate = 0.0
 
@@ -136,6 +137,14 @@ class Trainer:
         values = jax.device_get(values)
         self.seconds_evaluate += time.perf_counter() - started
         return values
+
+    def inspect(self, params: Any, images: jax.Array) -> dict[str, np.ndarray]:
+        """Return numbers that describe attention maps of some images, and memories, by name, [members]."""
+        if self._inspection is None:
+            mapped = self._over_members(functools.partial(step.inspect_call, self.experiment))
+            own = (self.shapes().params,)
+            self._inspection = self._compile(self._lower(mapped, own, (images,), out_shardings=self._everywhere))
+        return jax.device_get(self._inspection((params,), (images,)))
 
     def put(self, split: Split) -> tuple[jax.Array, jax.Array]:
         """Copy a split's images and labels to every device."""

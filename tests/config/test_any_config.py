@@ -90,6 +90,7 @@ _FIELDS = {
     "guard.deviation": st.floats(0, 1e9),
     "checkpoint.every_epochs": _size(1, 2, 10**6),
     "checkpoint.keep": _size(1, 10**6),
+    "inspect.every_epochs": _size(0, 2, 10**6),
     "wandb.project": _TEXT,
     "wandb.entity": _TEXT,
     "wandb.group": _TEXT,

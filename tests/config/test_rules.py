@@ -97,6 +97,7 @@ BAD_VALUES = [
     ("checkpoint.every_epochs", 0),
     ("checkpoint.every_epochs", True),
     ("checkpoint.keep", 0),
+    ("inspect.every_epochs", -1),
     ("wandb.mode", "on"),
     ("wandb.mode", True),
     ("wandb.project", ""),

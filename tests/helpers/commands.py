@@ -22,6 +22,7 @@ import eanet.cost
 import eanet.dashboard
 import eanet.evaluate
 import eanet.export
+import eanet.inspect.__main__
 import eanet.plan
 import eanet.predict
 import eanet.sweep.__main__
@@ -36,6 +37,7 @@ _ENTRIES = {
     "eanet.plan": eanet.plan.main,
     "eanet.predict": eanet.predict.main,
     "eanet.export": eanet.export.main,
+    "eanet.inspect": eanet.inspect.__main__.main,
     "eanet.dashboard": eanet.dashboard.main,
 }
 # A proxy that refuses stands for a network that is not there.

@@ -12,7 +12,9 @@ from helpers.tiny import tiny_config
 
 def with_attention(run, attention):
     """Return the run with one network of random parameters that has another attention."""
-    model = build_model(tiny_config(model__attention=attention).model, len(run.class_names))
+    config = tiny_config(model__attention=attention)
+    model = build_model(config.model, len(run.class_names))
     image = jnp.zeros((1, *run.experiment.image_shape))
     params = jax.tree.map(lambda x: np.asarray(x)[None], jax.jit(model.init)(jax.random.key(0), image)["params"])
-    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=model), params=params)
+    experiment = dataclasses.replace(run.experiment, model=model)
+    return dataclasses.replace(run, config=config, experiment=experiment, params=params)

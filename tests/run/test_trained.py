@@ -74,7 +74,8 @@ def test_a_network_that_diverged_is_left_out(three_seeds, images, monkeypatch):
 @pytest.mark.parametrize(
     ("attention", "maps"),
     [
-        ("external", {"block_0/attention_map": (4, 16, 4)}),  # tokens, heads, slots
+        # tokens, heads, slots
+        ("external", {"block_0/attention_map": (4, 16, 4), "block_0/attention_map_over_tokens": (4, 16, 4)}),
         ("self", {"block_0/attention_map": (4, 4, 4)}),  # heads, tokens, tokens
         ("induced", {"block_0/summarize_map": (4, 4, 4), "block_0/distribute_map": (4, 4, 4)}),
         ("linear", {}),
@@ -83,8 +84,8 @@ def test_a_network_that_diverged_is_left_out(three_seeds, images, monkeypatch):
 def test_maps_come_by_block_and_name(finished, images, attention, maps):
     found = with_attention(load_run(finished[0]), attention).attention_maps(images)
     assert {name: array.shape for name, array in found.items()} == {name: (1, 70, *own) for name, own in maps.items()}
-    for array in found.values():
-        np.testing.assert_allclose(array.sum(-1), 1, rtol=1e-4)
+    for name, array in found.items():
+        np.testing.assert_allclose(array.sum(2 if name.endswith("over_tokens") else -1), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
