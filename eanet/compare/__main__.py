@@ -4,14 +4,16 @@ Groups all finished runs under the directories by the fields in which they diffe
 writes comparison.csv, comparison.md, pictures and report.html, one file that needs no server and no network.
 """
 
-import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from eanet import cli
-from eanet.compare import comparison, report
+from eanet.compare import comparison, page, report, unfinished
 from eanet.compare import finding as comparison_finding
 from eanet.compare import table as comparison_table
 from eanet.compare.finished_run import find_runs
@@ -29,18 +31,29 @@ def write(result: comparison.Comparison, out: pathlib.Path) -> None:
         "report.html": _bytes(report.html(result, drawn, out)),
         **svgs,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            partial = out / f".{name}"
-            partial.write_bytes(content)
-            os.replace(partial, out / name)
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
+    page.write_files(out, files)
 
 
 def _bytes(text: str) -> bytes:
     return text.encode(errors="backslashreplace")  # JSON can hold halves of characters
+
+
+def _show_unfinished(directories: Sequence[str], out: pathlib.Path) -> None:
+    runs = unfinished.find_runs_so_far(directories)
+    cli.check_directory("--out", out)
+    columns, rows = unfinished.table(runs)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 320  # a file has no edge to fold at
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for i, column in enumerate(columns):
+        shown.add_column(column, justify="left" if i in (0, 1, 3) else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    console.print(shown)
+    print(f"\n{unfinished.NOTE}")
+    unfinished.write(runs, out)
+    print(f"\n{out / 'unfinished.html'} and, beside it, unfinished.csv and the curves")
 
 
 def main() -> None:
@@ -55,11 +68,20 @@ def main() -> None:
     parser.add_argument(
         "--variance", action="store_true", help="a table of the spread by source, of runs that differ in config.fixed"
     )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="validation so far of all runs, going on or not; no tests, no verdict"
+    )
     parser.add_argument("--out", default="", help="directory of the files (default: DIR/comparison)")
     arguments = parser.parse_args()
     out = pathlib.Path(arguments.out or pathlib.Path(arguments.directories[0]) / "comparison")
     for directory in arguments.directories:
         cli.check_directory("DIR", directory, new=False)
+    if arguments.unfinished:
+        for flag in ("baseline", "by", "margin", "variance"):
+            if getattr(arguments, flag):
+                raise UserError(f"--unfinished and --{flag}: accepted without it, as runs that go on are not tested")
+        _show_unfinished(arguments.directories, out)
+        return
     runs, notes = find_runs(arguments.directories)
     cli.check_directory("--out", out)
     by = [field for field in arguments.by.split(",") if field]

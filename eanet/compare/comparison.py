@@ -69,8 +69,8 @@ def compare(
     """
     _check_same_data(runs)
     notes = [*notes, *_limit_notes(runs), *_environment_notes(runs)]
-    differing = _differing(runs)
-    chosen = _checked_by(by, runs) if by else _distinguishing(runs, differing)
+    differing = differing_fields(runs)
+    chosen = _checked_by(by, runs) if by else distinguishing_fields(runs, differing)
     arms: dict[tuple, list[FinishedRun]] = {}
     for run in runs:
         arms.setdefault(tuple(run.fields[field] for field in chosen), []).append(run)
@@ -82,7 +82,8 @@ def compare(
     return Comparison(made, base, _all_versus(made, base, margin), margin, spreads, also_differ, notes)
 
 
-def _check_same_data(runs: Sequence[FinishedRun]) -> None:
+def check_same_split(runs: Sequence[Any]) -> None:
+    """Raise UserError if runs, anything with a name and fields, are of different data or splits."""
     first = runs[0]
     for run in runs:
         for field in _SAME:
@@ -91,6 +92,12 @@ def _check_same_data(runs: Sequence[FinishedRun]) -> None:
                     f"config.{field} is {first.fields[field]!r} in {first.name} and {run.fields[field]!r} in "
                     f"{run.name}: accuracies on different images do not compare"
                 )
+
+
+def _check_same_data(runs: Sequence[FinishedRun]) -> None:
+    check_same_split(runs)
+    first = runs[0]
+    for run in runs:
         if not np.array_equal(run.labels, first.labels):
             raise UserError(f"{first.name} and {run.name} were tested on different images")
 
@@ -112,7 +119,7 @@ def _environment_notes(runs: Sequence[FinishedRun]) -> list[str]:
     ]
 
 
-def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
+def differing_fields(runs: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the fields with an effect on the numbers, seed apart, that do not have one value in all runs."""
     differing = {}
     for field in rules.RULES:
@@ -124,8 +131,8 @@ def _differing(runs: Sequence[FinishedRun]) -> dict[str, list[Any]]:
     return differing
 
 
-def _distinguishing(runs: Sequence[FinishedRun], differing: dict[str, list[Any]]) -> list[str]:
-    """Leave out the fields that follow from those before them, as the Keras example's projection dropout does."""
+def distinguishing_fields(runs: Sequence[Any], differing: dict[str, list[Any]]) -> list[str]:
+    """Return the differing fields without those that follow from the ones before, as projection dropout may."""
     chosen: list[str] = []
     parts = 1
     for field in differing:

@@ -56,13 +56,8 @@ class FinishedRun:
 
 def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[FinishedRun], list[str]]:
     """Read every finished run under the directories; give them and notes on what was left out."""
-    found: dict[pathlib.Path, None] = {}
-    for directory in map(pathlib.Path, directories):
-        if not directory.is_dir():
-            raise UserError(f"{directory} is no directory; accepted: directories of runs, e.g. runs/heads")
-        found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
     runs, notes = [], []
-    for workdir in found:
+    for workdir in find_directories(directories):
         members_of_run = _read(workdir, notes)
         if members_of_run is None:
             notes.append(f"{printable(workdir.name)} is not finished and was left out.")
@@ -71,6 +66,16 @@ def find_runs(directories: Sequence[str | pathlib.Path]) -> tuple[list[FinishedR
     if not runs:
         raise UserError(f"no finished run under {', '.join(map(str, directories))}")
     return runs, notes
+
+
+def find_directories(directories: Sequence[str | pathlib.Path]) -> list[pathlib.Path]:
+    """Return the directory of every run under some directories, each once; raise UserError if one does not exist."""
+    found: dict[pathlib.Path, None] = {}
+    for directory in map(pathlib.Path, directories):
+        if not directory.is_dir():
+            raise UserError(f"{directory} is no directory; accepted: directories of runs, e.g. runs/heads")
+        found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
+    return list(found)
 
 
 def _read(workdir: pathlib.Path, notes: list[str]) -> list[FinishedRun] | None:
@@ -116,7 +121,7 @@ def _read(workdir: pathlib.Path, notes: list[str]) -> list[FinishedRun] | None:
             FinishedRun(
                 name,
                 workdir,
-                _fields(members.fields(config, member)),
+                comparable_fields(members.fields(config, member)),
                 own | {"seconds": seconds},
                 mine,
                 environment,
@@ -190,7 +195,8 @@ def _results(workdir: pathlib.Path, results: dict[str, Any], count: int) -> list
     return [whole | own for own in entries]
 
 
-def _fields(config: dict[str, Any]) -> dict[str, Any]:
+def comparable_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration, flat; None where its attention gives a field no effect."""
     fields = {field: _hashable(value) for field, value in rules.flatten(config).items()}
     # What another attention reads and this one does not: two runs that differ in that alone are the same run.
     of_attentions = frozenset().union(*map(field_names, ATTENTIONS)) - {"dtype"}

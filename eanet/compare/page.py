@@ -3,12 +3,15 @@
 import base64
 import dataclasses
 import io
+import os
 import pathlib
 from collections.abc import Callable
 
 import jinja2
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from eanet.errors import UserError
 
 _STYLES = {
     "light": {"figure.facecolor": "#ffffff"},
@@ -57,6 +60,19 @@ def draw_in_styles(draw: Callable[[], dict[str, tuple[Figure, str]]]) -> dict[st
 def data_uri(content: bytes, kind: str) -> str:
     """Return an image of a kind, e.g. png, as a URL that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def write_files(out: pathlib.Path, files: dict[str, bytes]) -> None:
+    """Write files, by their places in a directory, each whole or not at all; raise UserError if that fails."""
+    try:
+        for name, content in files.items():
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}")
+            partial.write_bytes(content)
+            os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written: {error.strerror}") from error
 
 
 def templates(*directories: pathlib.Path) -> jinja2.Environment:

@@ -57,14 +57,14 @@ def curves(comparison: Comparison) -> tuple[Figure, str]:
     axes[1].set(title="Accuracy", ylabel="accuracy")
     low, high = _range(comparison)
     axes[1].set_ylim(low, high)  # a band of three seeds can be wider than what it is about
-    _legend(figure, axes[0], columns=3)
+    legend_below(figure, axes[0], columns=3)
     said = metrics.spread_in_words(banded)
     caption = "Loss and accuracy over the epochs, solid on validation and dashed on training"
     caption += ", means over the seeds" if any(len(arm.runs) > 1 for arm in comparison.arms) else ""
     return figure, f"{caption}; bands, of validation: {said}." if said else f"{caption}."
 
 
-def _legend(figure: Figure, axis: Any, columns: int) -> None:
+def legend_below(figure: Figure, axis: Any, columns: int) -> None:
     """Put an axis's legend below the figure; an arm's name is no formula, whatever is in it."""
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
@@ -112,7 +112,7 @@ def accuracy_against(comparison: Comparison) -> tuple[Figure, str] | None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("test accuracy")
     axes[0][0].yaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend(figure, axes[0][-1], columns=4)
+    legend_below(figure, axes[0][-1], columns=4)
     *first, last = axes_of.values()
     caption = f"Test accuracy against {', '.join(first)}{' and ' * bool(first)}{last}"
     counts = [len(arm.runs) for arm in comparison.arms]

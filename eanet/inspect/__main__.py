@@ -5,7 +5,6 @@ block's attention on images of the validation split, and shows what is taken for
 that needs no server and no network, and pictures beside it. Several runs of one data set stand side by side.
 """
 
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -102,15 +101,7 @@ def write(
     }
     files = {PAGE: page.html(inspections, dataset, images, drawn).encode(errors="backslashreplace")}
     files |= {f"{name}.svg": picture.svg["light"] for name, picture in drawn.items()} | maps
-    try:
-        for name, content in files.items():
-            path = out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}")
-            partial.write_bytes(content)
-            os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"--out={out} cannot be written: {error.strerror}", exit_code=1) from error
+    shared.write_files(out, files)
     return [out / name for name in maps]
 
 

@@ -73,12 +73,14 @@ def draw_curve(
         axis.fill_between(list(several), low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def complete_axes(loss: Any, accuracy: Any, num_classes: int, xlabel: str) -> None:
-    """Finish the axes once their curves are drawn: percent, whole epochs, and a line at ln(classes).
+def complete_axes(loss: Any, accuracy: Any, num_classes: int | None, xlabel: str) -> None:
+    """Finish the axes once their curves are drawn: percent, whole epochs, and a line at ln(classes), if that is known.
 
     That is the loss of a network that says nothing: validation above it means that the network is confidently wrong.
     """
-    loss.axhline(math.log(num_classes), color="gray", linewidth=1, linestyle=":", label=f"ln({num_classes}): no answer")
+    if num_classes is not None:
+        label = f"ln({num_classes}): no answer"
+        loss.axhline(math.log(num_classes), color="gray", linewidth=1, linestyle=":", label=label)
     accuracy.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axis in (loss, accuracy):
         axis.set_xlabel(xlabel)
