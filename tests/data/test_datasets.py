@@ -13,6 +13,8 @@ import pytest
 
 from eanet import cache
 from eanet.data import datasets as data
+from eanet.data import tfds_sets
+from eanet.data.channels import describe_channels
 from eanet.errors import UserError
 from helpers import synthetic
 from helpers.tiny import data_settings, fail
@@ -122,7 +124,7 @@ def test_statistics_are_per_channel_over_all_training_records(tfds_dir):
 def test_statistics_in_pieces_equal_those_in_one(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2500, 3, 3, 2), dtype=np.uint8)
     images[..., 1] = 9  # a channel that never changes is divided by 1
-    described = data._describe(images)
+    described = describe_channels(images)
     np.testing.assert_allclose(described["mean"], images.mean((0, 1, 2)))
     np.testing.assert_allclose(described["deviation"], [images[..., 0].std(), 1.0])
 
@@ -138,6 +140,8 @@ READ = """
 import sys, json, zlib
 from configs import default
 from eanet.data import datasets as data
+from eanet.data import tfds_sets
+from eanet.data.channels import describe_channels
 config = default.get_config().data
 config.dir = sys.argv[1]
 dataset = data.load(config)
@@ -165,7 +169,7 @@ def test_both_file_formats_are_read_and_only_tfrecord_needs_tensorflow(tfds_dir,
 def test_second_time_comes_from_the_cache(tfds_dir, cache_dir, monkeypatch):
     first = data.load(data_settings(tfds_dir))
     assert len(list(cache_dir.iterdir())) == 1
-    monkeypatch.setattr(data, "_decode", fail)
+    monkeypatch.setattr(tfds_sets, "_decode", fail)
     second = data.load(data_settings(tfds_dir))
     assert isinstance(second.train.images, np.memmap) and not isinstance(first.train.images, np.memmap)
     for split in ("train", "validation", "test"):
@@ -178,7 +182,7 @@ def test_second_time_comes_from_the_cache(tfds_dir, cache_dir, monkeypatch):
 def test_cache_is_found_again_where_the_data_set_moved(tfds_dir, cache_dir, monkeypatch, tmp_path):
     data.load(data_settings(tfds_dir))
     (tmp_path / "moved").symlink_to(tfds_dir)
-    monkeypatch.setattr(data, "_decode", fail)
+    monkeypatch.setattr(tfds_sets, "_decode", fail)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "moved"))  # as the default directory, too
     assert len(data.load(data_settings()).train) == 48
 
@@ -193,7 +197,7 @@ def test_damaged_cache_is_rebuilt_with_a_message(tfds_dir, cache_dir, capsys, mo
     message = capsys.readouterr().err
     assert str(damaged.parent) in message and "damaged" in message and "rebuilt" in message
     np.testing.assert_array_equal(again.train.images, whole.train.images)
-    monkeypatch.setattr(data, "_decode", fail)
+    monkeypatch.setattr(tfds_sets, "_decode", fail)
     data.load(data_settings(tfds_dir))  # and it is whole from now on
     assert capsys.readouterr().err == ""
 
@@ -210,8 +214,8 @@ def test_newest_prepared_version_is_read(tmp_path):
         (tmp_path / version).mkdir()
         (tmp_path / version / "dataset_info.json").write_text("{}")
     (tmp_path / "9.0.0").mkdir()  # nothing in it
-    assert data._newest_version(tmp_path).name == "3.0.10"
-    assert data._newest_version(tmp_path / "nowhere") is None
+    assert tfds_sets._newest_version(tmp_path).name == "3.0.10"
+    assert tfds_sets._newest_version(tmp_path / "nowhere") is None
 
 
 def copy_of(tfds_dir, tmp_path):
@@ -274,7 +278,7 @@ def test_digits_are_split_into_1149_288_and_360_different_images():
 
 
 def test_digits_need_neither_network_nor_tfds_nor_cache(cache_dir, monkeypatch):
-    monkeypatch.setattr(data, "_tfds", fail)
+    monkeypatch.setattr(data, "load_tfds", fail)
     monkeypatch.setattr(cache, "store", fail)
     assert len(data.load(data_settings(name="digits", train_limit=100)).train) == 100
     assert not cache_dir.exists()

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from eanet.data import datasets as data
+from eanet.data import tfds_sets
 from eanet.errors import UserError
 from helpers.tiny import data_settings, fail
 
@@ -39,7 +40,7 @@ def test_no_network_ends_soon_with_one_message_and_both_ways_out(tmp_path, monke
 
 
 def test_network_that_never_answers_is_given_up(tmp_path, monkeypatch):
-    assert data._PROBE_SECONDS < 25  # the whole program has 30
+    assert tfds_sets._PROBE_SECONDS < 25  # the whole program has 30
     release = threading.Event()
 
     def hang(*args, **kwargs):
@@ -47,7 +48,7 @@ def test_network_that_never_answers_is_given_up(tmp_path, monkeypatch):
         raise requests.ConnectionError
 
     monkeypatch.setattr(requests, "get", hang)
-    monkeypatch.setattr(data, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(tfds_sets, "_PROBE_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         data.load(data_settings(tmp_path))
@@ -127,8 +128,8 @@ def test_what_the_metadata_rule_out_is_refused_before_anything_is_downloaded(tmp
     )
     builder = types.SimpleNamespace(data_path=tmp_path / "none", info=info, download_and_prepare=fail)
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
-    monkeypatch.setattr(data, "_unreachable", fail)
-    monkeypatch.setattr(data, "_import_tensorflow", fail)
+    monkeypatch.setattr(tfds_sets, "_unreachable", fail)
+    monkeypatch.setattr(tfds_sets, "_import_tensorflow", fail)
     with pytest.raises(UserError) as error:
         data.load(data_settings(tmp_path, name="mnist"))
     assert str(error.value) == f"config.data.name=mnist: {says}" and error.value.exit_code == 2
@@ -136,7 +137,7 @@ def test_what_the_metadata_rule_out_is_refused_before_anything_is_downloaded(tmp
 
 @pytest.mark.parametrize("name", ["imagenette", "oxford_flowers102"])
 def test_published_sets_of_varying_sizes_are_refused_before_their_download(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(data, "_unreachable", fail)
+    monkeypatch.setattr(tfds_sets, "_unreachable", fail)
     with pytest.raises(UserError, match="images have different sizes"):
         data.load(data_settings(tmp_path, name=name))
 
@@ -150,6 +151,6 @@ def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text(json.dumps({"name": "emnist", "version": prepared.name}))
     monkeypatch.setattr(requests, "get", fail)
-    monkeypatch.setattr(data, "_decode", lambda directory, name: ({}, {"found": str(directory)}))
-    _, meta = data._tfds("emnist", str(tmp_path))
+    monkeypatch.setattr(tfds_sets, "_decode", lambda directory, name: ({}, {"found": str(directory)}))
+    _, meta = tfds_sets.load_tfds("emnist", str(tmp_path))
     assert meta["found"] == str(prepared)

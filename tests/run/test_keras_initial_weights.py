@@ -16,6 +16,7 @@ from benchmarks.sizes import Sizes
 from eanet import evaluate, train
 from eanet.data import augmentation as augment
 from eanet.data import datasets as data
+from eanet.data.channels import describe_channels
 from eanet.data.datasets import Dataset, Split
 from eanet.model.vision_transformer import build_model
 from eanet.run.initial_weights import read_initial_weights
@@ -44,7 +45,7 @@ def _dataset():
         return Split(_images(count, seed), labels)
 
     train, validation, test = split(64, 1), split(32, 2), split(32, 3)
-    described = {name: tuple(value) for name, value in data._describe(train.images).items()}
+    described = {name: tuple(value) for name, value in describe_channels(train.images).items()}
     return Dataset(train, validation, test, class_names=tuple("abcde"), **described)
 
 
