@@ -3,12 +3,14 @@
 Decoding 50,000 PNGs takes many seconds; reading them back decoded takes a fraction of one.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -39,20 +41,35 @@ def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any
 
     Raises OSError where the directory cannot be written.
     """
+    with writing(path) as partial:
+        for name, array in arrays.items():
+            np.save(partial / f"{name}.npy", array, allow_pickle=False)
+        finish(partial, meta)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a directory for the files of a cache, which becomes it at the end; call finish before.
+
+    If something fails nothing of it stays. Raises OSError where the directory cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         partial.chmod(0o755)  # mkdtemp's 0700 would keep a shared cache from everybody else
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array, allow_pickle=False)
-        (partial / _META).write_text(json.dumps(meta))
-        files = {file.name: _fingerprint(file) for file in sorted(partial.iterdir())}
-        (partial / _INDEX).write_text(json.dumps(files))
+        yield partial
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def finish(partial: pathlib.Path, meta: dict[str, Any]) -> None:
+    """Write the metadata, and the index of all files."""
+    (partial / _META).write_text(json.dumps(meta))
+    files = {file.name: _fingerprint(file) for file in sorted(partial.iterdir())}
+    (partial / _INDEX).write_text(json.dumps(files))
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -70,7 +87,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | N
         for name, fingerprint in index.items():
             if _fingerprint(path / name) != fingerprint:
                 raise ValueError(f"{name} is not what was written")
-            if name != _META:
+            if name.endswith(".npy"):
                 arrays[name.removesuffix(".npy")] = np.load(path / name, mmap_mode="r", allow_pickle=False)
         return arrays, json.loads((path / _META).read_text())
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -6,44 +6,21 @@ how many agree. A file that cannot be read is named on stderr, the others go on,
 """
 
 import json
-import pathlib
 import sys
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from eanet import cache, cli
+from eanet.data.images import read_image
 from eanet.errors import UserError, printable
 from eanet.run.interruption import Interruption
 from eanet.run.trained import TrainedRun, load_run
 
 _TOP = 5
-
-
-def read_image(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read an image file as uint8 [height, width, channels] of a shape: turned as it says, resized, cut to the middle.
-
-    Transparent parts become white; a palette is looked up; grey becomes three equal channels, and colors become grey,
-    as the shape has it. Raises UserError if the file is no image that can be read.
-    """
-    height, width, channels = shape
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("RGB" if channels == 3 else "L")
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image that can be read") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of broken PNGs
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
 def describe(run: TrainedRun, probabilities: np.ndarray) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def train(
         sharding.check_batch(config.train, mesh)
         dataset = processes.first_alone(lambda: data.load(config.data))
         rules.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
+        _check_digest(record, dataset, config.data.dir)
         begin_with = None
         if config.init_from and not record.has_checkpoint():
             begin_with = read_initial_weights(config, dataset)
@@ -79,6 +80,16 @@ def train(
         raise
     finally:
         record.close()
+
+
+def _check_digest(record: Record, dataset: data.Dataset, directory: str) -> None:
+    """Raise UserError if a run would go on with other images than it began with, as a folder may have changed."""
+    began_with = record.read_note("data.json").get("digest", "")
+    if record.has_checkpoint() and began_with != dataset.digest:
+        raise UserError(
+            f"{record.workdir} began with other images than config.data.dir={directory} holds now; accepted: the same "
+            "files, or another --workdir"
+        )
 
 
 class Run:

@@ -20,7 +20,7 @@ COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
 MATCHED = 0.1  # up to this relative difference
 
 # Without which accuracies are not of the same images.
-_SAME = ("data.name", "data.validation_fraction", "data.eval_limit")
+_SAME = ("data.name", "data.validation_fraction", "data.test_fraction", "data.eval_limit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _check_same_data(runs: Sequence[FinishedRun]) -> None:
     check_same_split(runs)
     first = runs[0]
     for run in runs:
-        if not np.array_equal(run.labels, first.labels):
+        if not np.array_equal(run.labels, first.labels) or run.class_names != first.class_names:
             raise UserError(f"{first.name} and {run.name} were tested on different images")
 
 

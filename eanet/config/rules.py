@@ -58,6 +58,7 @@ _TAGS: Rule = (
     "a tuple of texts of 1 to 64 characters",
 )
 _RATE = _number(0, 1, below=True)
+_PART: Rule = (lambda v: _RATE[0](v) and v > 0, "a number above 0 and below 1")
 _MOST_NETWORKS = 1024  # of one run
 _MOST_STEPS = 2**31 - 1  # that the step's counter holds
 
@@ -77,10 +78,9 @@ RULES: dict[str, Rule] = {
     "deterministic": _FLAG,
     "data.name": _NAME,
     "data.dir": _TEXT,
-    "data.validation_fraction": (
-        lambda v: _RATE[0](v) and v > 0,
-        "a number above 0 and below 1",
-    ),
+    "data.image_size": _whole(0, 4096),
+    "data.validation_fraction": _PART,
+    "data.test_fraction": _PART,
     "data.train_limit": _whole(0, 10**9),
     "data.eval_limit": _whole(0, 10**9),
     "model.attention": _choice(*ATTENTIONS),

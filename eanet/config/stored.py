@@ -12,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from eanet.config import rules
+from eanet.data.folder import FOLDER
 from eanet.errors import UserError
 
 # Fields that records of earlier versions have and this one does not, each with the default that it had.
@@ -98,7 +99,7 @@ def first_difference(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None
     # Through JSON, because a stored configuration has been through it: tuples become lists.
     ours, theirs = (rules.flatten(json.loads(json.dumps(config))) for config in (ours, complete(theirs)))
     for field in sorted(ours.keys() | theirs.keys()):
-        if without_effect(field):
+        if without_effect(field) and not (field == "data.dir" and ours["data.name"] == FOLDER):
             continue
         there, here = (tuple(x) if isinstance(x, list) else x for x in (theirs.get(field), ours.get(field)))
         if there != here:

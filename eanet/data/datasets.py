@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays, in three splits: TFDS by name, and scikit-learn's digits, which need no network."""
+"""Data sets as uint8 arrays, in three splits: TFDS by name, folders of images, and scikit-learn's digits."""
 
 import dataclasses
 from typing import Any
@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 
 from eanet.data.channels import describe_channels
+from eanet.data.folder import FOLDER, load_folder
 from eanet.data.tfds_sets import EMBEDDED, load_tfds
 from eanet.errors import UserError
 
@@ -37,6 +38,10 @@ class Dataset:
     class_names: tuple[str, ...]
     superclass_names: tuple[str, ...] = ()  # empty where the data set has none
     superclass_of: tuple[int, ...] = ()  # the superclass of each class
+    digest: str = ""  # of the files of a folder; empty for what has a name and a version
+
+
+_TUPLES = ("mean", "deviation", "class_names", "superclass_names", "superclass_of")  # of Dataset, as JSON has lists
 
 
 def load(config: ml_collections.ConfigDict) -> Dataset:
@@ -44,10 +49,13 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
 
     Raises UserError if the data set is unknown, cannot be had, or leaves a split empty.
     """
-    arrays, meta = _digits() if config.name == EMBEDDED else load_tfds(config.name, config.dir)
+    arrays, meta = _read(config)
     records = Split(arrays["train_images"], arrays["train_labels"])
     boundary = int(len(records) * (1 - config.validation_fraction))  # Keras's rounding
-    if not 0 < boundary < len(records):
+    own = "validation_images" in arrays
+    if own:
+        boundary = len(records)
+    elif not 0 < boundary < len(records):
         raise UserError(
             f"config.data.validation_fraction={config.validation_fraction} leaves a split of the "
             f"{len(records)} training records of {config.name} empty"
@@ -58,6 +66,8 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
             f"of {config.name}; accepted: 0 (all) to {boundary}"
         )
     validation, test = records[boundary:], Split(arrays["test_images"], arrays["test_labels"])
+    if own:
+        validation = Split(arrays["validation_images"], arrays["validation_labels"])
     if config.eval_limit > max(len(validation), len(test)):
         raise UserError(
             f"config.data.eval_limit={config.eval_limit} is more than the {len(validation)} validation and the "
@@ -67,8 +77,20 @@ def load(config: ml_collections.ConfigDict) -> Dataset:
         train=records[: config.train_limit or boundary],
         validation=validation[: config.eval_limit or None],
         test=test[: config.eval_limit or None],
-        **{name: tuple(value) for name, value in meta.items()},
+        digest=meta.get("digest", ""),
+        **{name: tuple(meta[name]) for name in _TUPLES if name in meta},
     )
+
+
+def _read(config: ml_collections.ConfigDict) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of the data set that a configuration names, {train,test,maybe validation}_{images,labels}."""
+    if config.name == FOLDER:
+        return load_folder(config.dir, config.image_size, config.test_fraction)
+    if config.name == EMBEDDED:
+        if config.image_size:
+            raise UserError(f"config.data.image_size={config.image_size} with config.data.name={EMBEDDED}; accepted: 0")
+        return _digits()
+    return load_tfds(config.name, config.dir, config.image_size)
 
 
 def _digits() -> tuple[dict[str, np.ndarray], dict[str, Any]]:

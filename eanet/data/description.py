@@ -13,6 +13,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """Return a JSON-able description: the statistics of the input, names, sizes and numbers of images."""
     height, width, channels = dataset.train.images.shape[1:]
     return {name: list(getattr(dataset, name)) for name in _NAMES} | {
+        "digest": dataset.digest,
         "image_shape": [height, width, channels],
         "images": {split: len(getattr(dataset, split)) for split in ("train", "validation", "test")},
     }
@@ -32,6 +33,7 @@ def without_images(description: dict[str, Any]) -> Dataset:
             )
             for split in ("train", "validation", "test")
         }
-        return Dataset(**splits, **{name: tuple(description[name]) for name in _NAMES})
+        known = {name: tuple(description[name]) for name in _NAMES}
+        return Dataset(**splits, **known, digest=description.get("digest", ""))
     except (KeyError, TypeError) as error:
         raise ValueError(f"it describes no data set: {error!r}") from error

@@ -15,10 +15,12 @@ import threading
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.progress import track
 
 from eanet import cache
 from eanet.data.channels import describe_channels
+from eanet.data.images import fit
 from eanet.errors import UserError
 
 EMBEDDED = "digits"  # what a name that TFDS does not know may be instead
@@ -27,18 +29,23 @@ _NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\d.*]+)?", re.ASCII)  # TFDS reac
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
-def load_tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a prepared data set from the cache, else decode it; prepare it first if it is missing."""
+def load_tfds(name: str, directory: str, image_size: int = 0) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the description of a prepared data set: from the cache, else decoded; prepared if missing.
+
+    image_size is the side that images are resized to, 0 if they have one square size. Without a split test, the
+    validation split of the data set is it.
+    """
     if not _NAME.fullmatch(name) or len(name) > 200:  # a file's name may have 255 characters
         raise UserError(f"config.data.name={name}: no data set's name; accepted: {EMBEDDED} or a TFDS data set")
     root = pathlib.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     for path in (root, *root.absolute().parents):
         if path.is_file():
             raise UserError(f"config.data.dir={root}: {path} is a file; accepted: a TFDS directory, existing or new")
-    prepared = _newest_version(root / name) or _prepare(name, root)
+    prepared = _newest_version(root / name) or _prepare(name, root, image_size)
     # By content, not by path: the same data set mounted elsewhere finds its cache again.
     digest = hashlib.sha256((prepared / "dataset_info.json").read_bytes()).hexdigest()[:8]
-    path = cache.directory() / f"{re.sub(r'[^0-9A-Za-z_]', '-', name)}-{prepared.name}-{digest}"
+    parts = [re.sub(r"[^0-9A-Za-z_]", "-", name), prepared.name, digest, *[str(image_size)] * bool(image_size)]
+    path = cache.directory() / "-".join(parts)
     try:
         cached = cache.load(path)
     except ValueError as error:
@@ -46,7 +53,7 @@ def load_tfds(name: str, directory: str) -> tuple[dict[str, np.ndarray], dict[st
         cached = None
     if cached is not None:
         return cached
-    arrays, meta = _decode(prepared, name)
+    arrays, meta = _decode(prepared, name, image_size)
     try:
         cache.store(path, arrays, meta)
     except OSError as error:
@@ -60,7 +67,7 @@ def _newest_version(root: pathlib.Path) -> pathlib.Path | None:
     return max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 
-def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _decode(prepared: pathlib.Path, name: str, image_size: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Decode a prepared classification set, in the order of its record ids if it has them."""
     import tensorflow_datasets as tfds
 
@@ -69,21 +76,20 @@ def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], d
         features, splits = builder.info.features, builder.info.splits
     except Exception as error:  # TFDS raises many kinds for a damaged directory
         raise UserError(f"config.data.name={name}: {prepared} cannot be read: {error}", exit_code=1) from error
-    _check_kind(name, features, splits)
-    shape = features["image"].shape
+    _check_kind(name, features, splits, image_size)
+    shape = (image_size, image_size, features["image"].shape[-1] or 3) if image_size else features["image"].shape
     logging.getLogger("absl").addFilter(_is_wanted)
 
     arrays: dict[str, np.ndarray] = {}
     superclass_of = [0] * features["label"].num_classes
-    for split in ("train", "test"):
-        count = splits[split].num_examples
+    for split, source in (("train", "train"), ("test", _test_split(splits))):
+        count = splits[source].num_examples
         images, labels, ids = np.empty((count, *shape), np.uint8), np.empty(count, np.int32), [""] * count
-        records = track(
-            _records(builder, split), f"decoding {name} {split}", count, transient=True, disable=not sys.stderr.isatty()
-        )
+        decoding = f"decoding {name} {source}"
+        records = track(_records(builder, source), decoding, count, transient=True, disable=not sys.stderr.isatty())
         try:
             for i, record in enumerate(records):
-                images[i], labels[i] = record["image"], record["label"]
+                images[i], labels[i] = _sized(record["image"], shape), record["label"]
                 if "id" in features:
                     ids[i] = record["id"]
                 if "coarse_label" in features:
@@ -98,12 +104,26 @@ def _decode(prepared: pathlib.Path, name: str) -> tuple[dict[str, np.ndarray], d
     return arrays, meta
 
 
+def _test_split(splits: Any) -> str:
+    return "test" if "test" in splits else "validation"
+
+
+def _sized(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an image, uint8 [height, width, channels], resized and cut to a shape's height and width."""
+    if image.shape[:2] == shape[:2]:
+        return image
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return np.asarray(fit(picture, shape[:2])).reshape(shape)
+
+
 def _is_wanted(record: logging.LogRecord) -> bool:
     return "OpenCV is not installed" not in record.getMessage()  # which TFDS would like, and which is not needed
 
 
-def _check_kind(name: str, features: Any, splits: Any) -> None:
-    """Raise UserError if a data set's metadata describe anything but image classification with one square size.
+def _check_kind(name: str, features: Any, splits: Any, image_size: int) -> None:
+    """Raise UserError if a data set's metadata describe anything but image classification that can be had.
+
+    Without an image_size that is one with one square size.
 
     Splits are empty as long as TFDS does not know them.
     """
@@ -112,15 +132,17 @@ def _check_kind(name: str, features: Any, splits: Any) -> None:
             raise UserError(f"config.data.name={name}: no feature '{needed}'; accepted: image classification sets")
     if not hasattr(features["label"], "num_classes"):
         raise UserError(f"config.data.name={name}: its label is no class; accepted: image classification sets")
-    for needed in ("train", "test"):
-        if splits and needed not in splits:
-            raise UserError(
-                f"config.data.name={name}: no split '{needed}', only {', '.join(splits)}; accepted: sets with both"
-            )
+    if splits and not ("train" in splits and ("test" in splits or "validation" in splits)):
+        raise UserError(
+            f"config.data.name={name}: its splits are {', '.join(splits)}; accepted: sets with train, and test or "
+            "validation"
+        )
     shape = features["image"].shape
-    if len(shape) != 3 or None in shape or shape[0] != shape[1]:
+    if not image_size and (len(shape) != 3 or None in shape or shape[0] != shape[1]):
         sizes = "have different sizes" if None in shape else f"are {shape}"
-        raise UserError(f"config.data.name={name}: images {sizes}; accepted: sets with one fixed, square size")
+        raise UserError(
+            f"config.data.name={name}: images {sizes} and config.data.image_size=0; accepted: a side in pixels, e.g. 64"
+        )
 
 
 def _records(builder: Any, split: str) -> Any:
@@ -133,7 +155,7 @@ def _records(builder: Any, split: str) -> Any:
     return iter(tfds.as_numpy(builder.as_dataset(split=split)))
 
 
-def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
+def _prepare(name: str, root: pathlib.Path, image_size: int) -> pathlib.Path:
     """Download and prepare a data set, or say within half a minute why that is not possible.
 
     Returns its directory, at once where TFDS finds it prepared: below a default configuration, or as name:version.
@@ -151,7 +173,8 @@ def _prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     prepared = pathlib.Path(builder.data_path)
     if (prepared / "dataset_info.json").exists():
         return prepared
-    _check_kind(name, builder.info.features, builder.info.splits)  # as far as it is known before the download
+    # As far as it is known before the download.
+    _check_kind(name, builder.info.features, builder.info.splits, image_size)
     urls = list(builder.url_infos or ())
     cause = _unreachable(urls[0]) if urls else None
     if cause is None:

@@ -17,11 +17,11 @@ from rich.table import Table
 from eanet import cache, cli
 from eanet.compare import page as shared
 from eanet.data.datasets import Dataset
+from eanet.data.images import read_image
 from eanet.errors import UserError, printable
 from eanet.inspect import figures, page, removals
 from eanet.inspect.inspection import Inspection, inspect
 from eanet.inspect.maps import over_image, png
-from eanet.predict import read_image
 from eanet.run import tracking
 from eanet.run.interruption import Interruption
 from eanet.run.trained import TrainedRun, load_run

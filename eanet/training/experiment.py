@@ -25,7 +25,7 @@ _CPU_ACTIVATION_BYTES = 4 * 2**20
 _CPU_IMAGES = (16, 64)  # fewer at a time leave a core idle; more gain nothing
 
 # Elsewhere the largest activation of a device's networks together: more do not fit a TPU v5e (docs/accelerators.md).
-_ACCELERATOR_ACTIVATION_BYTES = 256 * 2**20
+_ACCELERATOR_ACTIVATION_BYTES = 128 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)

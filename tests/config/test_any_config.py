@@ -43,6 +43,8 @@ _FIELDS = {
     "data.name": st.just("digits"),
     "data.dir": _TEXT,
     "data.eval_limit": _size(0, 1, 100),
+    "data.image_size": _size(0, 0, 0, 16),  # the digits keep theirs
+    "data.test_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "model.attention": _size("external", "self", "induced", "linear", "random", "conv", "none"),
     "model.patch_size": _size(2, 4, 8, 3),

@@ -104,15 +104,21 @@ def test_the_nearest_names_are_said_and_not_all_of_them(tmp_path, monkeypatch, n
     assert near in str(error.value) and len(str(error.value)) < 200
 
 
+_SIZE = "and config.data.image_size=0; accepted: a side in pixels, e.g. 64"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"image": (None, None, 3)}, "images have different sizes; accepted: sets with one fixed, square size"),
-        ({"image": (8, 9, 3)}, "images are (8, 9, 3); accepted: sets with one fixed, square size"),
+        ({"image": (None, None, 3)}, f"images have different sizes {_SIZE}"),
+        ({"image": (8, 9, 3)}, f"images are (8, 9, 3) {_SIZE}"),
         ({"image": None}, "no feature 'image'; accepted: image classification sets"),
         ({"label": None}, "no feature 'label'; accepted: image classification sets"),
         ({"label": "number"}, "its label is no class; accepted: image classification sets"),
-        ({"splits": ["train", "validation"]}, "no split 'test', only train, validation; accepted: sets with both"),
+        (
+            {"splits": ["train", "extra"]},
+            "its splits are train, extra; accepted: sets with train, and test or validation",
+        ),
     ],
     ids=str,
 )
@@ -142,6 +148,31 @@ def test_published_sets_of_varying_sizes_are_refused_before_their_download(tmp_p
         data.load(data_settings(tmp_path, name=name))
 
 
+def test_sets_of_varying_sizes_without_a_test_split_are_resized(tmp_path, monkeypatch):
+    """As imagenette: train and validation, of which the latter becomes the test split."""
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    sizes = [(20, 10), (8, 8), (9, 30), (16, 16)] * 3
+    records = [{"image": rng.integers(0, 256, (*size, 3), np.uint8), "label": i % 2} for i, size in enumerate(sizes)]
+    features = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(num_classes=2)}
+    splits = {"train": types.SimpleNamespace(num_examples=8), "validation": types.SimpleNamespace(num_examples=4)}
+    info = types.SimpleNamespace(features=tfds.features.FeaturesDict(features), splits=splits)
+    monkeypatch.setattr(tfds, "builder_from_directory", lambda directory: types.SimpleNamespace(info=info))
+    parts = {"train": records[:8], "validation": records[8:]}
+    monkeypatch.setattr(tfds_sets, "_records", lambda builder, split: iter(parts[split]))
+    monkeypatch.setenv("EANET_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "mnist" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "mnist" / "1.0.0" / "dataset_info.json").write_text("{}")
+    dataset = data.load(data_settings(tmp_path, name="mnist", image_size=16))
+    assert dataset.train.images.shape == (6, 16, 16, 3) and len(dataset.test) == 4
+    np.testing.assert_array_equal(dataset.train.images[3], records[3]["image"])  # of the size already
+    assert dataset.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert len(data.load(data_settings(tmp_path, name="mnist", image_size=8)).test.images[0]) == 8  # another cache
+    with pytest.raises(UserError, match="images have different sizes and config.data.image_size=0"):
+        data.load(data_settings(tmp_path, name="mnist"))
+
+
 def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(tmp_path, monkeypatch):
     """TFDS puts a set that has configurations a directory deeper."""
     import tensorflow_datasets as tfds
@@ -151,6 +182,6 @@ def test_set_whose_default_config_has_a_directory_is_found_where_it_is_prepared(
     prepared.mkdir(parents=True)
     (prepared / "dataset_info.json").write_text(json.dumps({"name": "emnist", "version": prepared.name}))
     monkeypatch.setattr(requests, "get", fail)
-    monkeypatch.setattr(tfds_sets, "_decode", lambda directory, name: ({}, {"found": str(directory)}))
+    monkeypatch.setattr(tfds_sets, "_decode", lambda directory, name, image_size: ({}, {"found": str(directory)}))
     _, meta = tfds_sets.load_tfds("emnist", str(tmp_path))
     assert meta["found"] == str(prepared)

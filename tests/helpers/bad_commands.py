@@ -29,6 +29,8 @@ FIELDS = [
         (f"data.validation_fraction={value}", "a number above 0 and below 1")
         for value in ("0", "1", "-0.1", "nan", "2")
     ],
+    ("data.image_size=-1", f"{_WHOLE} 0"),
+    ("data.test_fraction=1", "a number above 0 and below 1"),
     *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
     ("fixed=('init','seed')", "a tuple of different names of init, order, augment, dropout"),
     ("data.eval_limit=-1", f"{_WHOLE} 0"),
@@ -99,6 +101,9 @@ TOGETHER = [
     (["data.train_limit=63"], ["config.train.batch_size=64", "accepted: at most 63"]),
     (["data.eval_limit=361"], ["config.data.eval_limit=361", "accepted: 0 (all) to 360"]),
     (["data.train_limit=1150"], ["config.data.train_limit=1150", "accepted: 0 (all) to 1149"]),
+    (["data.image_size=16"], ["config.data.image_size=16 with config.data.name=digits", "accepted: 0"]),
+    (["data.name=folder"], ["config.data.dir=''", "accepted: a folder of images by class"]),
+    (["data.name=folder", "data.dir=nothing"], ["config.data.dir=nothing does not exist", "accepted: a folder"]),
     (["data.validation_fraction=0.9999"], ["config.data.validation_fraction=0.9999", "1437", "empty"]),
     (["data.validation_fraction=1e-20"], ["config.data.validation_fraction=1e-20", "1437", "empty"]),
     (["seed=4294967295", "num_seeds=2"], ["config.num_seeds=2", "config.seed=4294967295", _A]),
