@@ -20,6 +20,7 @@ from absl.testing import flagsaver
 import eanet.compare.__main__
 import eanet.cost
 import eanet.dashboard
+import eanet.data.__main__
 import eanet.evaluate
 import eanet.export
 import eanet.inspect.__main__
@@ -34,6 +35,7 @@ _ENTRIES = {
     "eanet.evaluate": eanet.evaluate.main,
     "eanet.compare": eanet.compare.__main__.main,
     "eanet.cost": eanet.cost.main,
+    "eanet.data": eanet.data.__main__.main,
     "eanet.plan": eanet.plan.main,
     "eanet.predict": eanet.predict.main,
     "eanet.export": eanet.export.main,
