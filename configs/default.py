@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.name = "cifar100"  # a TFDS classification set, digits (embedded), or folder (image files by class)
     data.dir = ""  # the folder, or the TFDS directory; empty = TFDS_DATA_DIR, else ~/tensorflow_datasets
     data.image_size = 0  # side in pixels to which images are resized; 0 = as they are, of one square size
+    data.streaming = "auto"  # images stay on the host: auto (if they fill half of a device's memory) | always | never
     data.validation_fraction = 0.2  # last part of the training set, by record id
     data.test_fraction = 0.2  # of a folder without a test split
     data.train_limit = 0  # train on the first N images only; 0 = all

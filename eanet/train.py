@@ -29,7 +29,7 @@ from eanet.run.rows import combine, describe_results, glance, rows_of
 from eanet.run.scores import Scores, what_diverged
 from eanet.training import metrics, processes, sharding, step
 from eanet.training.members import Member, members_from_config
-from eanet.training.trainer import Trainer
+from eanet.training.trainer import Trainer, image_bytes
 
 # Enough for three digits of every statistic, and no more than a second.
 _GUARD_IMAGES = 1024
@@ -126,6 +126,9 @@ class Run:
                 record.write("initial_weights.json", begin_with.origin)
             _say(f"Training in {record.workdir}{f' from {config.init_from}' if begin_with else ''}")
         record.write("data.json", describe(dataset))
+        if self._trainer.streaming:
+            gib = image_bytes(dataset) / 2**30
+            _say(f"Streaming the images from the host ({gib:,.1f} GiB; config.data.streaming={config.data.streaming})")
         self._clock = Clock(self._experiment, config.train.steps_per_call, len(self._members), step)
         self._bar = RunProgress(config.train.epochs, self._experiment.steps_per_epoch, step, jax.process_index() == 0)
 

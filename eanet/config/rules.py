@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     "data.name": _NAME,
     "data.dir": _TEXT,
     "data.image_size": _whole(0, 4096),
+    "data.streaming": _choice("auto", "always", "never"),
     "data.validation_fraction": _PART,
     "data.test_fraction": _PART,
     "data.train_limit": _whole(0, 10**9),

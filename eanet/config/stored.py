@@ -26,7 +26,7 @@ RETIRED: dict[str, Any] = {
 }
 
 # Fields that change where a run's traces go, but not one of its numbers.
-_WITHOUT_EFFECT = ("data.dir", "guard", "checkpoint", "inspect", "wandb")
+_WITHOUT_EFFECT = ("data.dir", "data.streaming", "guard", "checkpoint", "inspect", "wandb")
 
 
 @functools.cache

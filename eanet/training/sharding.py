@@ -46,6 +46,11 @@ def by_member(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(SEED_AXIS))
 
 
+def batches(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Batches [members, steps, batch, …]: members split over the seed axis, each batch over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(SEED_AXIS, None, DATA_AXIS))
+
+
 def split_over_data(x: Any) -> Any:
     """Split the first axis of an array, or of several, over the data axis of the mesh that is set, if one is."""
     if jax.sharding.get_abstract_mesh().empty:

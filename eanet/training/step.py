@@ -58,7 +58,7 @@ class Monitor:
     diverged_step: jax.Array  # int32, the first step with a loss or gradient not finite or a loss above the limit; -1
 
 
-_INSPECTED = 64  # images
+INSPECTED = 64  # images
 
 Hyperparameters = dict[str, jax.Array]  # learning_rate, weight_decay and label_smoothing, float32 []
 
@@ -168,12 +168,49 @@ def train_call(
     steps_per_epoch = experiment.steps_per_epoch
     order, masks = epoch_order(experiment, key, state.step // steps_per_epoch)
 
-    def one(_: jax.Array, carry: tuple[TrainState, Monitor]) -> tuple[TrainState, Monitor]:
-        state, seen = carry
-        row = state.step % steps_per_epoch
+    def batch(_: jax.Array, step: jax.Array) -> tuple[jax.Array, ...]:
+        row = step % steps_per_epoch
         examples = sharding.split_over_data(order[row])
-        batch = (images[examples], labels[examples], masks[row])
-        state, monitor = train_step(experiment, state, key, hyperparameters, *batch)
+        return images[examples], labels[examples], masks[row]
+
+    return _take_steps(experiment, state, key, hyperparameters, batch, num_steps)
+
+
+def streamed_call(
+    experiment: Experiment,
+    state: TrainState,
+    key: jax.Array,
+    hyperparameters: Hyperparameters,
+    images: jax.Array,
+    labels: jax.Array,
+    num_steps: jax.Array,
+) -> tuple[TrainState, Monitor]:
+    """Take num_steps steps as train_call does, on batches that come from the host.
+
+    images is uint8 [steps, batch, height, width, channels], labels int32 [steps, batch], in the epoch's order.
+    """
+
+    def batch(index: jax.Array, step: jax.Array) -> tuple[jax.Array, ...]:
+        row = step % experiment.steps_per_epoch
+        mask = row * experiment.batch_size + jnp.arange(experiment.batch_size) < experiment.train_examples
+        return *sharding.split_over_data((images[index], labels[index])), mask
+
+    return _take_steps(experiment, state, key, hyperparameters, batch, num_steps)
+
+
+def _take_steps(
+    experiment: Experiment,
+    state: TrainState,
+    key: jax.Array,
+    hyperparameters: Hyperparameters,
+    batch: Callable[[jax.Array, jax.Array], tuple[jax.Array, ...]],
+    num_steps: jax.Array,
+) -> tuple[TrainState, Monitor]:
+    """Take steps on the batches that a function gives for the index of a step within the call, and for the step."""
+
+    def one(index: jax.Array, carry: tuple[TrainState, Monitor]) -> tuple[TrainState, Monitor]:
+        state, seen = carry
+        state, monitor = train_step(experiment, state, key, hyperparameters, *batch(index, state.step))
         # From the first step at which the network has diverged on, what is seen stays that step's.
         kept = seen.diverged_step >= 0
         return state, jax.tree.map(lambda old, new: jnp.where(kept, old, new), seen, monitor)
@@ -184,7 +221,7 @@ def train_call(
 
 def inspect_call(experiment: Experiment, params: Any, images: jax.Array) -> dict[str, jax.Array]:
     """Return numbers of the attention maps of the first 64 uint8 images, and of memories: map_statistics.summarize."""
-    inputs = evaluation_input(images[:_INSPECTED], experiment.preprocessing)
+    inputs = evaluation_input(images[:INSPECTED], experiment.preprocessing)
     return map_statistics.summarize(experiment.model, params, inputs)
 
 

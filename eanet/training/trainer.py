@@ -11,6 +11,10 @@ import numpy as np
 from eanet.data.datasets import Dataset, Split
 from eanet.model import footprint
 from eanet.training import experiment, members, sharding, step
+from eanet.training.feed import Feed
+
+_EVALUATED_BYTES = 64 * 2**20  # of the images of one call, if they come from the host
+_HELD = 0.5  # of a device's memory that all images may take before they are streamed
 
 
 class Trainer:
@@ -24,6 +28,7 @@ class Trainer:
         own = self.experiment
         default = experiment.networks_at_once(own.model, own.image_shape, own.microbatch, mesh)
         self.at_once = min(config.seeds_per_call or default, len(self.members) // mesh.shape[sharding.SEED_AXIS])
+        self.streaming = _streams(config.data.streaming, dataset)
         self._own = sharding.by_member(mesh)
         self._everywhere = sharding.replicated(mesh)
         self._seeds = np.array([member.seed for member in self.members], np.uint32)
@@ -35,6 +40,7 @@ class Trainer:
         self._training: Any = None
         self._evaluations: dict[int, Any] = {}
         self._inspection: Any = None
+        self._feed: Feed | None = None
         self.seconds_compile = 0.0  # since somebody last set it to 0, as the next
         self.seconds_evaluate = 0.0
 
@@ -111,25 +117,74 @@ class Trainer:
         own = (self.shapes().params, self._network_shapes()[1])
         return self._lower(self._over_members(call), own, (images, labels), out_shardings=self._everywhere)
 
-    def compile_training(self, images: jax.Array, labels: jax.Array) -> float:
-        """Compile what train calls, and return its temporary memory in bytes, per image that it holds at a time."""
-        self._training = self._compile(self.lower_training(images, labels))
+    def compile_training(self, images: Any, labels: Any) -> float:
+        """Compile what train calls, and return its temporary memory in bytes, per image that it holds at a time.
+
+        images and labels are what put returned.
+        """
+        self._feed = None
+        if isinstance(images, np.ndarray):
+            split = Split(images, labels)
+            self._feed = Feed(split, self.experiment, len(self.members), self.mesh, self._epoch_order)
+        lowered = self._lower_feed() if self._feed else self.lower_training(images, labels)
+        self._training = self._compile(lowered)
         images_at_once = self.experiment.microbatch * self.at_once * self.mesh.shape[sharding.SEED_AXIS]
         return footprint.temporary_bytes(self._training) * self.mesh.size / images_at_once
 
-    def train(self, state: step.TrainState, images: jax.Array, labels: jax.Array, num_steps: int) -> tuple:
+    def _lower_feed(self) -> jax.stages.Lowered:
+        """Lower what train calls with batches from the host."""
+
+        def call(state: step.TrainState, key: jax.Array, hyperparameters: Any, *batches: jax.Array) -> Any:
+            state, monitor = step.streamed_call(self.experiment, state, key, hyperparameters, *batches)
+            return state, (monitor, state.epoch_sums)
+
+        mapped = self._over_members(call)
+        return self._lower(
+            lambda state, networks, batches, number: mapped((state, *networks, *batches), (number,)),
+            *(self.shapes(), self._network_shapes(), self._feed.shapes(), np.int32(1)),
+            out_shardings=(self._own, self._everywhere),
+            donate_argnums=0,
+        )
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        """Return the training examples of each member's steps in an epoch, [members, steps, batch].
+
+        Each process computes it on its own first device: whoever reads ahead must not wait for other processes.
+        """
+        return jax.device_get(_epoch_orders(self.experiment, self._seeds, np.int32(epoch)))
+
+    def train(self, state: step.TrainState, images: Any, labels: Any, num_steps: int) -> tuple:
         """Take steps of every member, and return the state, and on the host step.Monitor and the epoch's sums.
 
-        images and labels are the whole training set, on the devices. The old state is used up.
+        images and labels are what compile_training got. The old state is used up.
         """
+        if self._feed is not None:
+            return self._train_from_feed(state, num_steps)
         number = sharding.put(np.int32(num_steps), self._everywhere)
         networks = self._networks
         with jax.transfer_guard("disallow"):  # between the number of steps and the metrics nothing crosses to the host
             state, seen = self._training(state, networks, (images, labels, number))
         return state, *jax.device_get(seen)
 
-    def evaluate(self, params: Any, images: jax.Array, labels: jax.Array) -> dict[str, np.ndarray]:
-        """Return each example's metrics and predicted class, [members, examples]."""
+    def _train_from_feed(self, state: step.TrainState, num_steps: int) -> tuple:
+        """Take steps on batches from the host, some in a call, the next ones on their way while the devices compute."""
+        position, networks, seen = int(state.step.addressable_shards[0].data[0]), self._networks, []
+        while num_steps:
+            count = min(num_steps, self._feed.steps_at_once)
+            batches = self._feed.take(position, count)
+            number = sharding.put(np.int32(count), self._everywhere)
+            with jax.transfer_guard("disallow"):
+                state, (monitor, sums) = self._training(state, networks, batches, number)
+            seen.append(monitor)
+            if len(seen) > 1:
+                jax.block_until_ready(seen[-2])  # so that no more than two calls' batches are on the devices
+            position, num_steps = position + count, num_steps - count
+        return state, functools.reduce(_first_divergence, jax.device_get(seen)), jax.device_get(sums)
+
+    def evaluate(self, params: Any, images: Any, labels: Any) -> dict[str, np.ndarray]:
+        """Return each example's metrics and predicted class, [members, examples]; images and labels as put returns."""
+        if isinstance(images, np.ndarray):
+            return self._evaluate_from_host(params, Split(images, labels))
         if len(labels) not in self._evaluations:
             self._evaluations[len(labels)] = self._compile(self.lower_evaluation(images, labels))
         started = time.perf_counter()
@@ -140,14 +195,29 @@ class Trainer:
 
     def inspect(self, params: Any, images: jax.Array) -> dict[str, np.ndarray]:
         """Return numbers that describe attention maps of some images, and memories, by name, [members]."""
+        if isinstance(images, np.ndarray):
+            images = sharding.put(images[: step.INSPECTED], self._everywhere)
         if self._inspection is None:
             mapped = self._over_members(functools.partial(step.inspect_call, self.experiment))
             own = (self.shapes().params,)
             self._inspection = self._compile(self._lower(mapped, own, (images,), out_shardings=self._everywhere))
         return jax.device_get(self._inspection((params,), (images,)))
 
-    def put(self, split: Split) -> tuple[jax.Array, jax.Array]:
-        """Copy a split's images and labels to every device."""
+    def _evaluate_from_host(self, params: Any, split: Split) -> dict[str, np.ndarray]:
+        """Evaluate a split in pieces of whole batches, the last one filled with its last example."""
+        batch = self.experiment.evaluation_batch
+        most, needed = _EVALUATED_BYTES // (batch * split.images[:1].nbytes), -(-len(split) // batch)
+        size = batch * min(max(1, most), needed)
+        found = []
+        for start in range(0, len(split), size):
+            piece = split[np.minimum(np.arange(start, start + size), len(split) - 1)]
+            found.append(self.evaluate(params, *sharding.put((piece.images, piece.labels), self._everywhere)))
+        return {name: np.concatenate([one[name] for one in found], axis=1)[:, : len(split)] for name in found[0]}
+
+    def put(self, split: Split) -> tuple[Any, Any]:
+        """Copy a split's images and labels to every device; if the run streams them, return them as they are."""
+        if self.streaming:
+            return split.images, split.labels
         return sharding.put((split.images, split.labels), self._everywhere)
 
     def put_by_member(self, tree: Any) -> Any:
@@ -170,3 +240,26 @@ class Trainer:
             compiled = lowered.compile(self._compiler_options)
         self.seconds_compile += time.perf_counter() - started
         return compiled
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _epoch_orders(own: experiment.Experiment, seeds: jax.Array, epoch: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda seed: step.epoch_order(own, jax.random.key(seed), epoch)[0], seeds)
+
+
+def image_bytes(dataset: Dataset) -> int:
+    """Return the bytes of all images of a data set."""
+    return sum(split.images.nbytes for split in (dataset.train, dataset.validation, dataset.test))
+
+
+def _streams(wanted: str, dataset: Dataset) -> bool:
+    """Return whether images come from the host: as wanted, always or never, or because they take too much memory."""
+    if wanted == "auto":
+        return image_bytes(dataset) > _HELD * footprint.device_bytes()
+    return wanted == "always"
+
+
+def _first_divergence(seen: step.Monitor, later: step.Monitor) -> step.Monitor:
+    """Return what two calls report together: each member's later one, or the one in which it has diverged."""
+    kept = seen.diverged_step >= 0
+    return jax.tree.map(lambda old, new: np.where(kept, old, new), seen, later)

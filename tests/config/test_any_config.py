@@ -44,6 +44,7 @@ _FIELDS = {
     "data.dir": _TEXT,
     "data.eval_limit": _size(0, 1, 100),
     "data.image_size": _size(0, 0, 0, 16),  # the digits keep theirs
+    "data.streaming": _size("auto", "always", "never"),
     "data.test_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
     "model.attention": _size("external", "self", "induced", "linear", "random", "conv", "none"),

@@ -36,6 +36,7 @@ BAD_VALUES = [
     ("data.validation_fraction", float("nan")),
     ("data.image_size", -1),
     ("data.test_fraction", 1.0),
+    ("data.streaming", True),
     ("data.train_limit", -1),
     ("data.train_limit", 0.5),
     ("data.eval_limit", -1),

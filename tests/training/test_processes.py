@@ -66,6 +66,20 @@ def _assert_close(ours, theirs, arguments):
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_two_processes_stream_their_own_parts(tmp_path, seeds):
+    """One seed is split over the processes by its batch; two seeds have a process each."""
+    arguments = (*runs.TOY, f"--config.num_seeds={seeds}", "--config.train.epochs=4")
+    code, text = runs.complete(*arguments, f"--workdir={tmp_path / 'one'}")
+    assert code == 0, text
+    codes, texts = _end(_start_two(*arguments, "--config.data.streaming=always", f"--workdir={tmp_path / 'two'}"))
+    assert codes == [0, 0], texts
+    assert [text.count("Streaming the images from the host") for text in texts] == [1, 0]
+    for ours, theirs in zip(runs.rows(tmp_path / "two"), runs.rows(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.system
 @pytest.mark.parametrize(("seeds", "lost"), [(1, 1), (2, 0)])
 def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path, seeds, lost):
     """One seed is split over the processes by its batch; two seeds have a process each."""

@@ -17,8 +17,9 @@ from eanet import train
 from eanet.errors import UserError
 import jax
 try:
-    batch_size, microbatch, num_seeds = map(int, sys.argv[2:])
-    config = tiny_config(train__batch_size=batch_size, train__microbatch=microbatch, num_seeds=num_seeds)
+    batch_size, microbatch, num_seeds = map(int, sys.argv[2:5])
+    config = tiny_config(train__batch_size=batch_size, train__microbatch=microbatch, num_seeds=num_seeds,
+                         data__streaming=sys.argv[5])
     results = train.train(config, sys.argv[1])
 except UserError as error:
     results = {"error": str(error)}
@@ -27,13 +28,14 @@ print("RESULT" + json.dumps({"devices": jax.device_count(), "rows": rows, "resul
 """
 
 
-def _train_on(devices, workdir, batch_size=32, microbatch=0, num_seeds=1):
+def _train_on(devices, workdir, batch_size=32, microbatch=0, num_seeds=1, streaming="never"):
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "PYTHONPATH": os.pathsep.join(["tests", "."]),
         "JAX_PLATFORMS": "cpu",
     }
-    command = [sys.executable, "-c", _PROGRAM, str(workdir), *map(str, (batch_size, microbatch, num_seeds))]
+    options = (batch_size, microbatch, num_seeds, streaming)
+    command = [sys.executable, "-c", _PROGRAM, str(workdir), *map(str, options)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=480)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("RESULT")[2])
@@ -82,6 +84,17 @@ def test_seeds_are_spread_over_devices_first_and_exchange_nothing(tmp_path, one_
         assert set(_losses(one_each, seed)[0]) >= {f"{seed}train/loss", f"{seed}val/loss", f"{seed}train/grad_norm"}
         for spread in (one_each, shared):
             _assert_close(_losses(spread, seed), _losses(alone, seed))
+
+
+@pytest.mark.parametrize(("devices", "seeds"), [(4, 1), (4, 2), (2, 4)])
+def test_streamed_batches_reach_the_devices_that_compute_them(tmp_path, devices, seeds):
+    """A batch over four devices, two seeds over pairs of them, two seeds on each."""
+    memory, host = (
+        _train_on(devices, tmp_path / streaming, num_seeds=seeds, streaming=streaming)
+        for streaming in ("never", "always")
+    )
+    _assert_close(_losses(host["rows"]), _losses(memory["rows"]))
+    assert host["results"]["test/loss"] == pytest.approx(memory["results"]["test/loss"], rel=1e-5)
 
 
 def test_a_batch_that_does_not_divide_is_an_error_that_names_both(tmp_path):

@@ -1,0 +1,124 @@
+"""Runs whose images come from the host: the same bits as in memory, whatever interrupts them."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from eanet import evaluate, train
+from eanet.data import datasets as data
+from eanet.training import feed, sharding, trainer
+from eanet.training.trainer import Trainer
+from helpers import runs
+from helpers.tiny import fail, tiny_config
+
+
+def _pair(**fields):
+    """Trainers of one configuration, in memory and streaming, and the data set."""
+    dataset = data.load(tiny_config().data)
+    configs = [tiny_config(data__streaming=streaming, **fields) for streaming in ("never", "always")]
+    return [Trainer(config, dataset, sharding.make_mesh(config.num_seeds)) for config in configs], dataset
+
+
+_GRID = {"num_seeds": 2, "vary__learning_rate": (1e-3, 1e-2)}
+
+
+@pytest.mark.parametrize("fields", [{}, {"num_seeds": 3}, _GRID, {"num_seeds": 2, "fixed": ("order",)}], ids=str)
+def test_steps_from_the_host_have_the_bits_of_steps_in_memory(fields):
+    states, seen = [], []
+    trainers, dataset = _pair(**fields)
+    for one in trainers:
+        arrays, state = one.put(dataset.train), one.init()
+        one.compile_training(*arrays)
+        assert isinstance(arrays[0], np.ndarray) == one.streaming
+        for steps in (3, 1, 2, 2):  # to the end of an epoch of four steps, of which the last is smaller, and of another
+            state, *reported = one.train(state, *arrays, steps)
+            seen.append(reported)
+        states.append(jax.device_get(state))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    jax.tree.map(np.testing.assert_array_equal, seen[:4], seen[4:])
+    assert np.any(states[0].params["classifier"]["bias"] != 0)
+
+
+def test_batches_of_several_calls_are_taken_in_their_order(monkeypatch):
+    monkeypatch.setattr(feed, "_BYTES", 1)  # one step at a time
+    (memory, streaming), dataset = _pair()
+    results = []
+    for one in (memory, streaming):
+        arrays, state = one.put(dataset.train), one.init()
+        one.compile_training(*arrays)
+        results.append(jax.device_get(one.train(state, *arrays, 4)))
+    assert streaming._feed.steps_at_once == 1
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_evaluation_in_pieces_is_evaluation(monkeypatch):
+    (memory, streaming), dataset = _pair()
+    monkeypatch.setattr(trainer, "_EVALUATED_BYTES", 2 * streaming.experiment.evaluation_batch * 64)
+    params = memory.init().params
+    for split in (dataset.validation, dataset.test):
+        ours, theirs = (one.evaluate(params, *one.put(split)) for one in (streaming, memory))
+        assert ours.keys() == theirs.keys() and len(split) % 128
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_divergence_in_an_early_call_is_kept(monkeypatch):
+    monkeypatch.setattr(feed, "_BYTES", 1)
+    (memory, streaming), dataset = _pair(optimizer__learning_rate=1e30)
+    seen = []
+    for one in (memory, streaming):
+        arrays, state = one.put(dataset.train), one.init()
+        one.compile_training(*arrays)
+        seen.append(one.train(state, *arrays, 4)[1])
+    assert 0 <= seen[0].diverged_step[0] < 3
+    jax.tree.map(np.testing.assert_array_equal, *seen)
+
+
+def test_a_whole_run_has_the_same_files_and_says_where_its_images_are(finished, tmp_path, capsys):
+    train.train(tiny_config(data__streaming="always"), tmp_path / "run")
+    assert "Streaming the images from the host (0.0 GiB; config.data.streaming=always)" in capsys.readouterr().out
+    assert runs.rows(tmp_path / "run") == runs.rows(finished[0])
+    np.testing.assert_array_equal(*(np.load(d / "predictions.npz")["loss"] for d in (tmp_path / "run", finished[0])))
+    ours, theirs = (evaluate.evaluate(d, "validation") for d in (tmp_path / "run", finished[0]))
+    assert ours == theirs
+
+
+def test_an_interrupted_run_goes_on_at_its_step_in_memory_or_not(finished, tmp_path, monkeypatch):
+    """Its position is the step of the checkpoint; no other state has to be kept."""
+    save, kept = train.Run._save, []
+
+    def save_and_stop(self):
+        save(self)
+        kept.append(1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(tiny_config(data__streaming="always"), tmp_path / "run")
+    train.train(tiny_config(data__streaming="never"), tmp_path / "run")
+    assert kept and runs.rows(tmp_path / "run") == runs.rows(finished[0])
+
+
+def test_auto_streams_what_takes_half_of_the_memory(monkeypatch):
+    dataset = data.load(tiny_config().data)
+    size = trainer.image_bytes(dataset)
+    for memory, streams in ((2 * size, False), (2 * size - 2, True)):
+        monkeypatch.setattr(trainer.footprint, "device_bytes", lambda memory=memory: memory)
+        assert Trainer(tiny_config(), dataset, sharding.make_mesh()).streaming == streams
+
+
+def test_in_memory_nothing_is_fed(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "Feed", fail)
+    train.train(tiny_config(train__epochs=1), tmp_path / "run")
+
+
+def test_numbers_of_maps_are_those_of_the_first_images(tmp_path):
+    rows = []
+    for streaming in ("always", "never"):
+        config = tiny_config(train__epochs=1, data__streaming=streaming, inspect__every_epochs=1)
+        train.train(config, tmp_path / streaming)
+        rows.append(json.loads((tmp_path / streaming / "metrics.jsonl").read_text().splitlines()[-1]))
+    assert "inspect/block_0/entropy" in rows[0]
+    assert [{name: x for name, x in row.items() if "inspect" in name} for row in rows][0].items() <= rows[1].items()
