@@ -92,7 +92,7 @@ def test_effective_rank(matrix, rank):
         ({"attention": "self"}, set()),
         ({"attention": "none"}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_memories_are_found_by_name(fields, names):
     model, params, _ = _model(**fields)
