@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from eanet import evaluate, predict, train
+from eanet.compare import comparison
+from eanet.compare.finished_run import find_runs
+from eanet.data import datasets as data
 from eanet.errors import UserError
 from eanet.run.trained import load_run
 from helpers import runs
@@ -72,3 +75,36 @@ def test_another_folder_is_another_run(folder, tmp_path):
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"config.data.dir is .* there and .* here"):
         train.train(_config(tmp_path / "elsewhere", train__epochs=1), tmp_path / "run")
+
+
+@pytest.mark.system
+def test_five_thousand_images_of_many_sizes(tmp_path, monkeypatch, capsys):
+    """Decoded, streamed, interrupted, compared: two arms on a folder with splits, in three formats."""
+    monkeypatch.setenv("EANET_CACHE_DIR", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 400), ("test", 100)):
+        for i in range(10):
+            place = tmp_path / "many" / split / f"class {i}"
+            place.mkdir(parents=True)
+            for j in range(count):
+                pixels = rng.integers(0, 120, (*rng.integers(8, 40, 2), 3), dtype=np.uint8)
+                pixels[: len(pixels) // 2, :, i % 3] += np.uint8(60 + 6 * i)
+                Image.fromarray(pixels).save(place / f"{j:03}.{('png', 'jpg', 'webp')[j % 3]}")
+    fields = {"data__image_size": 16, "train__batch_size": 128, "train__epochs": 4, "optimizer__learning_rate": 3e-3}
+    save = train.Run._save
+
+    def save_and_stop(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    for attention in ("external", "self"):
+        config = _config(tmp_path / "many", model__attention=attention, data__streaming="always", **fields)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(train.Run, "_save", save_and_stop)
+            train.train(config, tmp_path / "runs" / attention)
+        assert train.train(config, tmp_path / "runs" / attention)["test/accuracy"] > 0.2
+    result = comparison.compare(find_runs([tmp_path / "runs"])[0])
+    assert [arm.name for arm in result.arms] == ["attention=external", "attention=self"]
+    assert len(result.arms[0].runs[0].labels) == 1000 and len(result.arms[0].runs[0].class_names) == 10
+    found = data.load(_config(tmp_path / "many", **fields).data)
+    assert [len(found.train), len(found.validation), len(found.test)] == [3200, 800, 1000]

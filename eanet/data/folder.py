@@ -154,7 +154,7 @@ def _decode(
             if unreadable:
                 said.append(f"warning: left out, as they cannot be read: {_some(unreadable)}")
             said += _duplicates(digests)
-            train = np.load(partial / "train_images.npy", mmap_mode="r")
+            train = np.load(partial / "train_images.npy", mmap_mode="r", allow_pickle=False)
             meta = describe_channels(train) | {"class_names": list(listing.class_names), "said": said}
             meta["digest"] = _digest(*(one.hex() for own in digests.values() for one in own.values()))
             cache.finish(partial, meta)
@@ -267,7 +267,7 @@ def _decode_split(
 
 def _shorten(path: pathlib.Path, count: int) -> None:
     """Write an array again with its first entries only."""
-    longer, shorter = np.load(path, mmap_mode="r"), path.with_name(f"shorter-{path.name}")
+    longer, shorter = np.load(path, mmap_mode="r", allow_pickle=False), path.with_name(f"shorter-{path.name}")
     images = np.lib.format.open_memmap(shorter, "w+", np.uint8, (count, *longer.shape[1:]))
     for start in range(0, count, 256):
         images[start : min(start + 256, count)] = longer[start : min(start + 256, count)]

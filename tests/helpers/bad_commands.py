@@ -30,7 +30,7 @@ FIELDS = [
         for value in ("0", "1", "-0.1", "nan", "2")
     ],
     ("data.image_size=-1", f"{_WHOLE} 0"),
-    ("data.streaming=yes", "auto, always, never"),
+    ("data.streaming=yes", "auto or always or never"),
     ("data.test_fraction=1", "a number above 0 and below 1"),
     *[(f"data.train_limit={value}", f"{_WHOLE} 0") for value in ("-1", "1e9", "10000000000")],
     ("fixed=('init','seed')", "a tuple of different names of init, order, augment, dropout"),
