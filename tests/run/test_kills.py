@@ -92,12 +92,12 @@ def _kill_again_and_again(arguments, workdir, seed, kills, **environment):
 @pytest.mark.parametrize("streaming", ["never", "always"])
 def test_a_run_survives_kills(tmp_path, streaming):
     """Short: a kill or more at every kind of moment. The cache is empty, so that it compiles."""
-    code, text = runs.complete(*_RUN, f"--workdir={tmp_path / 'whole'}")
-    assert code == 0, text
     own = (*_RUN, f"--config.data.streaming={streaming}")
+    code, text = runs.complete(*own, f"--workdir={tmp_path / 'whole'}")
+    assert code == 0, text
     met = _kill_again_and_again(own, tmp_path / "killed", 0, 6, EANET_CACHE_DIR=str(tmp_path / "cache"))
     assert sum(met.values()) >= 5 and met["results"] == 3, met
-    runs.assert_equal(tmp_path / "killed", tmp_path / "whole", _RUN)
+    runs.assert_equal(tmp_path / "killed", tmp_path / "whole", own)
 
 
 _LONG = {
