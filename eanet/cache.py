@@ -49,7 +49,7 @@ def store(path: pathlib.Path, arrays: dict[str, np.ndarray], meta: dict[str, Any
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a directory for the files of a cache, which becomes it at the end; call finish before.
+    """Yield a directory for the files of a cache, and put it into place at the end; finish is to be called before.
 
     If something fails nothing of it stays. Raises OSError where the directory cannot be written.
     """

@@ -17,12 +17,14 @@ import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
+from rich.console import Console
 
 from eanet.config import hints, rules, stored
 from eanet.errors import UserError, printable
 from eanet.training import processes
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)(?:=(.*))?", re.DOTALL)
+_WIDE = 320  # columns
 _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left out
 
 
@@ -103,6 +105,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; --help lists what is accepted{self._hint}")
+
+
+def console() -> Console:
+    """Return the console for tables; in a file, which has no edge to fold at, it is wide."""
+    made = Console(highlight=False)
+    if not made.is_terminal:
+        made.width = _WIDE
+    return made
 
 
 def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> None:

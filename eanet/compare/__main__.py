@@ -8,7 +8,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -42,9 +41,7 @@ def _show_unfinished(directories: Sequence[str], out: pathlib.Path) -> None:
     runs = unfinished.find_runs_so_far(directories)
     cli.check_directory("--out", out)
     columns, rows = unfinished.table(runs)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 320  # a file has no edge to fold at
+    console = cli.console()
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for i, column in enumerate(columns):
         shown.add_column(column, justify="left" if i in (0, 1, 3) else "right", overflow="fold")
@@ -88,9 +85,7 @@ def main() -> None:
     margin = cli.positive_number("--margin", arguments.margin, 100) / 100 if arguments.margin else 0.0
     result = comparison.compare(runs, by, arguments.baseline, notes, margin, arguments.variance)
     print(f"{comparison_finding.finding(result)}\n")
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 320  # a file has no edge to fold at
+    console = cli.console()
     for grid in comparison_table.grids(result):
         console.print(comparison_table.terminal(grid, console.width))
         console.print()

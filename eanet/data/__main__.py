@@ -15,7 +15,7 @@ from rich.text import Text
 from eanet import cli
 from eanet.data import datasets, overview
 from eanet.data.augmentation import Preprocessing
-from eanet.data.folder import FOLDER
+from eanet.data.folder import FOLDER, SPLITS
 from eanet.errors import UserError, printable
 from eanet.run.interruption import Interruption
 
@@ -25,11 +25,11 @@ _DEFAULT = pathlib.Path(__file__).parents[2] / "configs" / "default.py"
 def _table(dataset: datasets.Dataset, counts: dict) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("class")
-    for split in overview.SPLITS:
+    for split in SPLITS:
         table.add_column(split, justify="right")
     for i, name in enumerate(dataset.class_names):
-        table.add_row(Text(printable(name)), *(f"{counts[split][i]:,}" for split in overview.SPLITS))
-    table.add_row("all", *(f"{counts[split].sum():,}" for split in overview.SPLITS))
+        table.add_row(Text(printable(name)), *(f"{counts[split][i]:,}" for split in SPLITS))
+    table.add_row("all", *(f"{counts[split].sum():,}" for split in SPLITS))
     return table
 
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eanet.errors import UserError
 
+_DARK = 64  # the largest value of an image that nobody would see
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -26,6 +27,11 @@ def read_image(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of broken PNGs
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def brightening(largest: int) -> np.uint8:
+    """Return what uint8 pixels are multiplied by to be seen, 1 unless their largest value is small, as of 16 levels."""
+    return np.uint8(255 // largest if 0 < largest < _DARK else 1)
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 
 from eanet.data.augmentation import Preprocessing, training_input
 from eanet.data.datasets import Dataset
+from eanet.data.folder import SPLITS
+from eanet.data.images import brightening
 
-SPLITS = ("train", "validation", "test")
 _AUGMENTED = 8  # images, each a row of
 _VERSIONS = 8  # augmented versions
 _PER_CLASS, _CLASSES = 10, 20  # images of a row, and rows, of the contact sheet
@@ -70,14 +71,13 @@ def _sheet(rows: list[list[np.ndarray]], left: int = 0) -> Image.Image:
     """Put images in rows on a white ground, with room on the left; dark ones, e.g. of 16 levels, all brightened."""
     side = next(image.shape[0] for row in rows for image in row)
     each = side * max(1, -(-_PIXELS // side))
-    bright = max(int(image.max()) for row in rows for image in row)
-    factor = 255 // bright if 0 < bright < 64 else 1
+    factor = brightening(max(int(image.max()) for row in rows for image in row))
     across = max(map(len, rows))
     size = [left + across * (each + _GAP) - _GAP, len(rows) * (each + _GAP) - _GAP]
     sheet = Image.new("RGB", tuple(size), "white")
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
-            image = image * np.uint8(factor)
+            image = image * factor
             picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
             picture = picture.convert("RGB").resize((each, each), Image.Resampling.NEAREST)
             sheet.paste(picture, (left + j * (each + _GAP), i * (each + _GAP)))

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -110,9 +109,7 @@ def _file_name(*parts: str) -> str:
 
 
 def _print(inspections: Sequence[Inspection]) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 320  # a file has no edge to fold at
+    console = cli.console()
     for one in inspections:
         columns, rows = one.table()
         table = Table(*columns, title=f"{one.name}: accuracy {one.mistakes.correct.mean():.2%}", title_justify="left")

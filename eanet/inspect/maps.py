@@ -9,13 +9,13 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from eanet.data.images import brightening
 from eanet.model import map_statistics
 from eanet.run.trained import TrainedRun
 
 _QUERIES = 4  # by side: the query patches that are shown unless somebody chooses
 _PIXELS = 64  # of a tile's side, at least
 _GAP = 4  # pixels between tiles
-_DARK = 64  # the largest value of an image that nobody would see
 _STRENGTH = 0.7  # of the map over the image
 _COLORS = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
@@ -68,8 +68,7 @@ def spread(side: int) -> tuple[int, ...]:
 
 def picture_of(image: np.ndarray) -> Image.Image:
     """Return a uint8 image [height, width, channels] as a picture; a dark one, e.g. of 16 levels, brightened."""
-    if 0 < image.max() < _DARK:
-        image = image * np.uint8(255 // image.max())
+    image = image * brightening(int(image.max()))
     return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
