@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 from jax import export as jax_export
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from eanet import cli
 from eanet.data.augmentation import evaluation_input
@@ -100,10 +100,11 @@ def export_run(run: TrainedRun, network: int, out: pathlib.Path) -> None:
         jax=jax.__version__,
     )
     serialized = export_function(run, network).serialize()
+    parameters = save(tensors, {name: json.dumps(value) for name, value in metadata.items()})
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / FUNCTION).write_bytes(serialized)
-        save_file(tensors, out / PARAMETERS, {name: json.dumps(value) for name, value in metadata.items()})
+        (out / PARAMETERS).write_bytes(parameters)
         (out / README).write_text(readme)
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror or error}", exit_code=1) from error
