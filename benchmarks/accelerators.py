@@ -130,7 +130,7 @@ class Compilation:
     def facts(self, device: Device) -> dict[str, Any]:
         """Return what is printed, per device; compiles one step and the evaluation besides."""
         trainer, analysis = self.trainer, self.compiled.memory_analysis()
-        state = trainer.shapes()
+        state = trainer.shapes
         step = trainer.lower_step(*trainer.split_shapes(_split(_TRAIN))).compile().cost_analysis() or {}
         evaluation = trainer.lower_evaluation(*trainer.split_shapes(_split(_TEST))).compile()
         program = CompiledProgram(self.compiled.as_text())

@@ -110,7 +110,7 @@ class Run:
         self._footprint = Footprint(self._experiment.model, self._experiment.image_shape)
         self._checkpoints = Checkpoints(record.checkpoints, config.checkpoint.keep)
         self._outputs = Outputs(config, record, self._checkpoints, self._members)
-        restored = self._checkpoints.restore(self._trainer.shapes(), config.to_dict())
+        restored = self._checkpoints.restore(self._trainer.shapes, config.to_dict())
         step, total = 0, self._experiment.total_steps
         if restored:
             self._state, extra = restored

@@ -1,6 +1,7 @@
 """What all tests share: strict broadcasting, and no traces outside the test's own directory."""
 
 import functools
+import gc
 import importlib.util
 import os
 import pathlib
@@ -49,6 +50,12 @@ def _runs(tmp_path_factory):
 def finished(_runs, tmp_path_factory):
     """A copy of a finished tiny run, and its results."""
     return _copy(_runs(), tmp_path_factory)
+
+
+@pytest.fixture
+def inspected(_runs, tmp_path_factory):
+    """A copy of the finished run with numbers of its maps in every row."""
+    return _copy(_runs(inspect__every_epochs=1), tmp_path_factory)[0]
 
 
 @pytest.fixture
@@ -134,6 +141,12 @@ def pytest_configure(config):
     The tests with a marker are of programs as a user has them.
     """
     jax.config.update("jax_disable_most_optimizations", "not system" in config.option.markexpr)
+
+
+def pytest_collection_finish(session):
+    """Let the garbage collector look at what a test makes only: it is a tenth of the time that tracing takes."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_ignore_collect(collection_path, config):

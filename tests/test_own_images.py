@@ -35,11 +35,12 @@ def folder(tmp_path, monkeypatch):
 
 def _config(folder, **fields):
     own = {"data__name": "folder", "data__dir": str(folder), "data__image_size": 8, "data__train_limit": 0}
+    own |= {"model__attention": "none", "train__epochs": 8}  # which compiles soonest
     return tiny_config(**own | {"train__batch_size": 16, "optimizer__learning_rate": 1e-2} | fields)
 
 
 def test_it_trains_evaluates_and_predicts_like_any_data_set(folder, tmp_path, monkeypatch, capsys):
-    results = train.train(_config(folder, train__epochs=8), tmp_path / "run")
+    results = train.train(_config(folder), tmp_path / "run")
     assert results["test/accuracy"] > 0.8
     assert evaluate.evaluate(tmp_path / "run", "test")["accuracy"] == pytest.approx(results["test/accuracy"])
     assert set(evaluate.evaluate(tmp_path / "run", "test")["accuracy_by_class"]) == set(_CLASSES)
@@ -71,10 +72,10 @@ def test_a_run_goes_on_with_the_files_that_it_began_with_only(folder, tmp_path, 
 
 
 def test_another_folder_is_another_run(folder, tmp_path):
-    train.train(_config(folder, train__epochs=1), tmp_path / "run")
+    train.train(_config(folder), tmp_path / "run")
     folder.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"config.data.dir is .* there and .* here"):
-        train.train(_config(tmp_path / "elsewhere", train__epochs=1), tmp_path / "run")
+        train.train(_config(tmp_path / "elsewhere"), tmp_path / "run")
 
 
 @pytest.mark.system

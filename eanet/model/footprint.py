@@ -61,6 +61,7 @@ def activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> 
     return temporary_bytes(jax.jit(jax.grad(loss)).lower(*shapes).compile()) / BATCH
 
 
+@functools.lru_cache(maxsize=64)
 def largest_activation_bytes(model: VisionTransformer, image_shape: tuple[int, ...]) -> int:
     """Return the size of the largest array that a forward pass computes for one image, e.g. of an attention map.
 
@@ -125,6 +126,7 @@ def temporary_bytes(compiled: Any) -> int:
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@functools.lru_cache(maxsize=64)  # a run asks some times, and tracing takes long
 def parameter_shapes(model: VisionTransformer, image_shape: tuple[int, ...]) -> Any:
     """Return the shapes and types of the parameters that a model has for images of [height, width, channels]."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)

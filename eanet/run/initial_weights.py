@@ -108,7 +108,7 @@ def _of_run(
 def _restore(record: Record, fields: Any, trainer: Trainer, only: int | None) -> tuple[Any, dict[str, Any], int]:
     """Return the state of a checkpoint, whole in every process, the run's scores then, and the step."""
     everywhere = sharding.replicated(trainer.mesh)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), trainer.shapes())
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), trainer.shapes)
     state, extra = Checkpoints(record.checkpoints, read_only=True).restore(like, fields, only)
     return state, extra["tally"], int(np.asarray(state.step)[0])
 

@@ -155,7 +155,7 @@ def restore_newest(
     trainer = Trainer(config, dataset, sharding.make_mesh(len(members_from_config(config.to_dict()))))
     restored = None
     if record.checkpoints.is_dir():
-        restored = Checkpoints(record.checkpoints, read_only=True).restore(trainer.shapes(), config.to_dict())
+        restored = Checkpoints(record.checkpoints, read_only=True).restore(trainer.shapes, config.to_dict())
     if restored is None:
         raise UserError(f"{record.workdir} holds no checkpoint yet")
     return trainer, *restored

@@ -63,8 +63,9 @@ class Trainer:
             "networks_at_once": self.at_once,
         }
 
+    @functools.cached_property
     def shapes(self) -> step.TrainState:
-        """Return the shapes, types and places of a state."""
+        """Shapes, types and places of a state."""
         init = functools.partial(step.init_state, self.experiment)
         return sharding.shapes(jax.eval_shape(self._over_members(init), self._network_shapes(), ()), self._own)
 
@@ -93,7 +94,7 @@ class Trainer:
         mapped = self._over_members(call)
         return self._lower(
             lambda state, networks, shared: mapped((state, *networks), shared),
-            *(self.shapes(), self._network_shapes(), (images, labels, np.int32(1))),
+            *(self.shapes, self._network_shapes(), (images, labels, np.int32(1))),
             out_shardings=(self._own, self._everywhere),
             donate_argnums=0,
         )
@@ -108,13 +109,13 @@ class Trainer:
             return step.train_step(self.experiment, state, key, hyperparameters, *part, mask)
 
         mapped = self._over_members(one)
-        own = (self.shapes(), *self._network_shapes())
+        own = (self.shapes, *self._network_shapes())
         return self._lower(mapped, own, (images, labels), out_shardings=self._own)
 
     def lower_evaluation(self, images: Any, labels: Any) -> jax.stages.Lowered:
         """Lower what evaluate calls for the devices of the mesh; images and labels are arrays or their shapes."""
         call = functools.partial(step.evaluate_call, self.experiment, batch_size=self.experiment.evaluation_batch)
-        own = (self.shapes().params, self._network_shapes()[1])
+        own = (self.shapes.params, self._network_shapes()[1])
         return self._lower(self._over_members(call), own, (images, labels), out_shardings=self._everywhere)
 
     def compile_training(self, images: Any, labels: Any) -> float:
@@ -141,7 +142,7 @@ class Trainer:
         mapped = self._over_members(call)
         return self._lower(
             lambda state, networks, batches, number: mapped((state, *networks, *batches), (number,)),
-            *(self.shapes(), self._network_shapes(), self._feed.shapes(), np.int32(1)),
+            *(self.shapes, self._network_shapes(), self._feed.shapes(), np.int32(1)),
             out_shardings=(self._own, self._everywhere),
             donate_argnums=0,
         )
@@ -199,7 +200,7 @@ class Trainer:
             images = sharding.put(images[: step.INSPECTED], self._everywhere)
         if self._inspection is None:
             mapped = self._over_members(functools.partial(step.inspect_call, self.experiment))
-            own = (self.shapes().params,)
+            own = (self.shapes.params,)
             self._inspection = self._compile(self._lower(mapped, own, (images,), out_shardings=self._everywhere))
         return jax.device_get(self._inspection((params,), (images,)))
 

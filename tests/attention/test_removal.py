@@ -119,7 +119,7 @@ def test_a_block_whose_attention_is_removed_keeps_its_residual():
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
     sizes = {"num_classes": 3, "patch_size": 4, "dim": 16, "depth": 2, "mlp_dim": 8}
     model, alone = VisionTransformer(**sizes), VisionTransformer(**sizes, attention=None)
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     kept = masks(model, params, images)
     assert {block: set(own) for block, own in kept.items()} == dict.fromkeys(
         ("block_0", "block_1"), {"attended", "attention"}
@@ -132,6 +132,6 @@ def test_a_block_whose_attention_is_removed_keeps_its_residual():
         else own
         for name, own in params.items()
     }
-    out = model.apply({"params": params, COLLECTION: kept}, images)
-    np.testing.assert_allclose(out, alone.apply({"params": others}, images), rtol=1e-5, atol=1e-6)
+    out = jax.jit(model.apply)({"params": params, COLLECTION: kept}, images)
+    np.testing.assert_allclose(out, jax.jit(alone.apply)({"params": others}, images), rtol=1e-5, atol=1e-6)
     assert masks(alone, others, images) == {}

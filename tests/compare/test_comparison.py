@@ -200,12 +200,12 @@ def test_costs_that_are_not_matched_are_noted(tmp_path, metric):
 
 def test_real_runs_are_read_and_compared(tmp_path):
     """Also: the synthetic runs of the other tests have the files and the names of real ones."""
-    results = {seed: train.train(tiny_config(seed=seed, train__epochs=1), tmp_path / f"{seed}") for seed in (0, 1)}
+    results = {seed: train.train(tiny_config(seed=seed), tmp_path / f"{seed}") for seed in (0, 1)}
     result = read_comparison(tmp_path)
     (arm,) = result.arms
     assert arm.values("test/accuracy") == {seed: result["test/accuracy"] for seed, result in results.items()}
     assert [np.mean(run.correct) for run in arm.runs] == pytest.approx([r["test/accuracy"] for r in results.values()])
-    assert arm.runs[0].class_names == tuple("0123456789") and len(arm.runs[0].rows) == 1
+    assert arm.runs[0].class_names == tuple("0123456789") and len(arm.runs[0].rows) == 2
     real, synthetic = tmp_path / "0", write_run(tmp_path / "made", make_config("digits"), answers(0.4, 0))
     for name in ("config.json", "results.json", "environment.json"):
         one, other = (json.loads((workdir / name).read_text()).keys() for workdir in (real, synthetic))

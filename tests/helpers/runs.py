@@ -74,7 +74,7 @@ def state(workdir, arguments):
         config, data.load(config.data), sharding.make_mesh(len(members.members_from_config(config.to_dict())))
     )
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    found, _ = checkpoints.restore(trainer.shapes(), config.to_dict())
+    found, _ = checkpoints.restore(trainer.shapes, config.to_dict())
     return jax.tree.map(np.asarray, found)
 
 

@@ -1,5 +1,6 @@
 """Numbers of maps and memories in the rows of a run, with config.inspect."""
 
+import functools
 import json
 
 import jax
@@ -29,27 +30,27 @@ def test_every_second_epoch_has_the_numbers_of_its_parameters(tmp_path):
     run = load_run(tmp_path / "run")
     images = data.load(tiny_config().data).validation.images[:64]
     inputs = evaluation_input(images, run.experiment.preprocessing)
+    summarize = jax.jit(functools.partial(map_statistics.summarize, run.experiment.model))
     for i, network in enumerate(run.networks):
-        own = map_statistics.summarize(run.experiment.model, jax.tree.map(lambda x, i=i: x[i], run.params), inputs)
+        own = summarize(jax.tree.map(lambda x, i=i: x[i], run.params), inputs)
         for name, value in own.items():
             assert rows[-1][f"{network.name}/inspect/{name}"] == pytest.approx(float(value), rel=1e-4)
     mean = np.mean([rows[-1][f"{network.name}/inspect/block_0/entropy"] for network in run.networks])
     assert rows[-1]["inspect/block_0/entropy"] == pytest.approx(mean)
 
 
-def test_off_nothing_is_compiled_or_written(finished, tmp_path, monkeypatch):
+def test_off_nothing_is_compiled_or_written(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.Trainer, "inspect", fail)
-    train.train(tiny_config(train__epochs=1), tmp_path / "run")
+    train.train(tiny_config(), tmp_path / "run")
     assert not [name for row in _rows(tmp_path / "run") for name in row if "inspect" in name]
 
 
-def test_the_numbers_do_not_change_the_training(finished, tmp_path):
+def test_the_numbers_do_not_change_the_training(finished, inspected):
     """The same bits with and without: nothing of the run depends on what is looked at."""
-    train.train(tiny_config(inspect__every_epochs=1), tmp_path / "run")
-    ours, theirs = (np.load(workdir / "predictions.npz")["predicted"] for workdir in (tmp_path / "run", finished[0]))
+    ours, theirs = (np.load(workdir / "predictions.npz")["predicted"] for workdir in (inspected, finished[0]))
     np.testing.assert_array_equal(ours, theirs)
     kept = [{name: x for name, x in row.items() if "inspect" not in name and "second" not in name}
-            for row in _rows(tmp_path / "run")]  # fmt: skip
+            for row in _rows(inspected)]  # fmt: skip
     assert kept == [{name: x for name, x in row.items() if "second" not in name} for row in _rows(finished[0])]
 
 

@@ -109,12 +109,11 @@ def test_names_are_as_long_as_it_takes_to_tell_runs_apart(tmp_path, finished):
     assert inspect.names_of([run]) == [run.workdir.name]
 
 
-def test_a_place_that_cannot_be_written_is_named(finished, main, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "maps").write_text("in the way")
+def test_a_place_that_cannot_be_written_is_named(inspections, tmp_path):
+    (tmp_path / "maps").write_text("in the way")
+    dataset = data.load(tiny_config().data)
     with pytest.raises(UserError, match="--out=.* cannot be written"):
-        main(finished[0], "--examples=8", f"--out={out}")
+        inspect.write(inspections[:1], dataset, [("image", dataset.test.images[0])] * 2, tmp_path)
 
 
 @pytest.fixture(scope="module")

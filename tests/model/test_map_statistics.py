@@ -17,7 +17,7 @@ def _model(**fields):
     config.update({"dim": 16, "depth": 2, "mlp_dim": 8, "patch_size": 8} | fields)
     model = build_model(config, 3)
     images = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     return model, params, images
 
 

@@ -296,6 +296,6 @@ def test_external_attention_works_in_a_users_own_module():
             return x + ExternalAttention(num_heads=3, dim_coefficient=2)(x, deterministic=True)
 
     x = jnp.ones((2, 10, 7))
-    params = Mixer().init(jax.random.key(0), x)["params"]
+    params = jax.jit(Mixer().init)(jax.random.key(0), x)["params"]
     assert set(params["ExternalAttention_0"]) == {"expand", "memory_key", "memory_value", "project"}
     assert Mixer().apply({"params": params}, x).shape == (2, 10, 24)

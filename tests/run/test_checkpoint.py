@@ -42,7 +42,7 @@ def run(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def shapes(config):
-    return Trainer(config, data.load(config.data), sharding.make_mesh()).shapes()
+    return Trainer(config, data.load(config.data), sharding.make_mesh()).shapes
 
 
 def _restore(workdir, shapes, config, read_only=True):

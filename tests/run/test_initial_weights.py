@@ -157,7 +157,7 @@ def test_members_begin_with_their_own_weights_or_all_with_those_of_one_network(s
     jax.tree.map(np.testing.assert_array_equal, state.params, params)
     for leaf in jax.tree.leaves(params):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), trainer.shapes())
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), trainer.shapes)
     assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), state)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(state.opt_state))
 

@@ -40,15 +40,17 @@ def _arrays(split):
     return jnp.asarray(split.images), jnp.asarray(split.labels)
 
 
-def _run(setup, state, num_steps, key=0, split=None, dataset=None):
-    call = jax.jit(functools.partial(step.train_call, setup))
-    return call(state, jax.random.key(key), HYPERPARAMETERS, *_arrays(split or dataset.train), np.int32(num_steps))
+# One function for all tests, so that those of the same experiment share what is compiled.
+_train_call, _train_step = (jax.jit(call, static_argnums=0) for call in (step.train_call, step.train_step))
+
+
+def _run(setup, state, num_steps, dataset):
+    return _train_call(setup, state, jax.random.key(0), HYPERPARAMETERS, *_arrays(dataset.train), np.int32(num_steps))
 
 
 def _step(setup, state, *batch):
     """One step on a batch; compiled, because one operation at a time takes seconds."""
-    call = jax.jit(functools.partial(step.train_step, setup))
-    return call(state, jax.random.key(0), HYPERPARAMETERS, *batch)
+    return _train_step(setup, state, jax.random.key(0), HYPERPARAMETERS, *batch)
 
 
 def _same_bits(a, b):
@@ -99,19 +101,19 @@ def test_what_is_fixed_follows_seed_0_and_nothing_else_does(setup):
 
 
 def test_a_call_of_many_steps_equals_many_calls_of_one(setup, start, dataset):
-    together, _ = _run(setup, start, 4, dataset=dataset)
+    together, _ = _run(setup, start, 4, dataset)
     apart = start
     for _ in range(4):
-        apart, _ = _run(setup, apart, 1, dataset=dataset)
+        apart, _ = _run(setup, apart, 1, dataset)
     assert int(together.step) == 4
     assert not _same_bits(together.params, start.params)
     assert _same_bits(together, apart)
 
 
 def test_sums_count_every_example_and_start_again_with_the_epoch(setup, start, dataset):
-    state, _ = _run(setup, start, 4, dataset=dataset)
+    state, _ = _run(setup, start, 4, dataset)
     assert float(state.epoch_sums["examples"]) == 100
-    state, _ = _run(setup, state, 1, dataset=dataset)
+    state, _ = _run(setup, state, 1, dataset)
     assert float(state.epoch_sums["examples"]) == 32
 
 
@@ -155,7 +157,7 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
 
 
 @pytest.mark.parametrize("real", [32, 5])
-@pytest.mark.parametrize("size", [1, 8, 16])
+@pytest.mark.parametrize("size", [1, 8])
 def test_micro_batches_change_nothing(setup, start, dataset, size, real):
     """Dropout on, full and ragged: loss, accuracies and gradients of the whole batch, to rounding."""
     whole = dataclasses.replace(setup, microbatch=32)
@@ -248,7 +250,7 @@ def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, datase
     evaluate = jax.jit(functools.partial(step.evaluate_call, setup, batch_size=32))
     values = evaluate(start.params, HYPERPARAMETERS, images, labels)
     inputs = (images.astype(jnp.float32) - dataset.mean[0]) / dataset.deviation[0]
-    logits = setup.model.apply({"params": start.params}, inputs)
+    logits = jax.jit(setup.model.apply)({"params": start.params}, inputs)
     assert values["accuracy"].shape == (50,)
     assert int(values["accuracy"].sum()) == int((jnp.argmax(logits, -1) == labels).sum())
     np.testing.assert_array_equal(values["predicted"], jnp.argmax(logits, -1))
@@ -257,26 +259,26 @@ def test_evaluation_of_a_ragged_split_equals_a_direct_count(setup, start, datase
 
 
 def test_the_first_step_that_is_not_finite_is_named(setup, start, dataset):
-    _, monitor = _run(setup, start, 4, dataset=dataset)
+    _, monitor = _run(setup, start, 4, dataset)
     assert int(monitor.diverged_step) == -1
     broken = start.replace(params=jax.tree.map(lambda x: x * jnp.inf, start.params), step=jnp.int32(1))
-    _, monitor = _run(setup, broken, 2, dataset=dataset)
+    _, monitor = _run(setup, broken, 2, dataset)
     assert int(monitor.diverged_step) == 1
 
 
 def test_the_first_step_whose_loss_is_far_above_uniform_guessing_is_named(setup, start, dataset):
     """And it is that step's loss that is seen, whatever comes after it."""
-    _, calm = _run(setup, start, 1, dataset=dataset)
+    _, calm = _run(setup, start, 1, dataset)
     assert int(calm.diverged_step) == -1 and setup.loss_limit == pytest.approx(20 * np.log(10))
     strict = dataclasses.replace(setup, loss_limit=float(calm.loss) * 0.999)
-    _, monitor = _run(strict, start, 4, dataset=dataset)
+    _, monitor = _run(strict, start, 4, dataset)
     assert int(monitor.diverged_step) == 0
     assert float(monitor.loss) == pytest.approx(float(calm.loss), rel=1e-6)
 
 
 def test_golden_steps(setup, start, dataset):
     """Four steps from seed 0. A change of these numbers is a change of what every run computes."""
-    state, monitor = _run(setup, start, 4, dataset=dataset)
+    state, monitor = _run(setup, start, 4, dataset)
     means = {name: float(value) / 100 for name, value in state.epoch_sums.items()}
     np.testing.assert_allclose(means["loss"], 2.327406921, rtol=1e-4)
     np.testing.assert_allclose(float(monitor.grad_norm), 2.846928358, rtol=1e-3)
