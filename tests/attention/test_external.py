@@ -83,7 +83,7 @@ EXTERNAL_VARIANTS = [
 
 
 @pytest.mark.parametrize("variant", EXTERNAL_VARIANTS, ids=str)
-@pytest.mark.parametrize("merge", [None, True, False], ids=lambda merge: f"merge={merge}")
+@pytest.mark.parametrize("merge", [True, False, pytest.param(None, marks=pytest.mark.system)])
 def test_external_attention_equals_a_plain_loop(variant, merge):
     module = ExternalAttention(**{"num_heads": 2, "dim_coefficient": 4, "merge_linear": merge} | variant)
     x = tokens()

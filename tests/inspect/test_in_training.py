@@ -23,10 +23,10 @@ def _rows(workdir):
 
 
 def test_every_second_epoch_has_the_numbers_of_its_parameters(tmp_path):
-    train.train(tiny_config(train__epochs=4, inspect__every_epochs=2, num_seeds=2), tmp_path / "run")
+    train.train(tiny_config(inspect__every_epochs=2, num_seeds=3, seed=5), tmp_path / "run")
     rows = _rows(tmp_path / "run")
     expected = {f"inspect/block_0/{name}" for name in _NAMES}
-    assert [expected <= row.keys() for row in rows] == [False, True, False, True]
+    assert [expected <= row.keys() for row in rows] == [False, True]
     run = load_run(tmp_path / "run")
     images = data.load(tiny_config().data).validation.images[:64]
     inputs = evaluation_input(images, run.experiment.preprocessing)

@@ -185,6 +185,7 @@ def test_the_maps_become_a_panel_of_the_run_in_wandb(main, tmp_path, capsys):
     assert len(pictures) == 1 and capsys.readouterr().out.count("wandb sync") == 2  # both parts, in their order
 
 
-def test_a_run_without_wandb_says_so(finished, main, tmp_path, capsys):
-    main(finished[0], "--examples=8", "--images=1", "--wandb", f"--out={tmp_path}")
+def test_a_run_without_wandb_says_so(finished, inspections, main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inspect, "inspect", lambda *arguments: inspections[0])
+    main(finished[0], "--images=1,2", "--wandb", f"--out={tmp_path}")
     assert "warning: W&B: " in (said := capsys.readouterr().out) and "was not logged to it; nothing was added" in said

@@ -7,6 +7,7 @@ import pytest
 
 from configs import default
 from eanet.model import map_statistics
+from eanet.model.footprint import parameter_shapes
 from eanet.model.vision_transformer import build_model
 
 _EVEN = np.full((1, 1, 4, 2), 0.5)
@@ -95,8 +96,10 @@ def test_effective_rank(matrix, rank):
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_memories_are_found_by_name(fields, names):
-    model, params, _ = _model(**fields)
-    found = map_statistics.memories(model, params)
+    config = default.get_config().model
+    config.update({"depth": 2} | fields)
+    model = build_model(config, 3)
+    found = map_statistics.memories(model, parameter_shapes(model, (32, 32, 3)))
     assert set(found) == names and all(x.ndim >= 2 for x in found.values())
 
 

@@ -76,7 +76,9 @@ def _truncate(path):
 _DAMAGES = {"flipped": _flip, "truncated": _truncate, "missing": pathlib.Path.unlink}
 
 
-@pytest.mark.parametrize("damage", _DAMAGES)
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(x, marks=pytest.mark.system) for x in _DAMAGES if x != "flipped")]
+)
 def test_damage_to_any_file_of_the_newest_checkpoint_never_changes_a_bit(
     trained, tmp_path, shapes, config, capsys, damage
 ):

@@ -22,7 +22,10 @@ def _pair(**fields):
 _GRID = {"num_seeds": 2, "vary__learning_rate": (1e-3, 1e-2), "fixed": ("order",)}
 
 
-@pytest.mark.parametrize("fields", [{}, _GRID, pytest.param({"num_seeds": 3}, marks=pytest.mark.system)], ids=str)
+_OTHERS = [pytest.param(fields, marks=pytest.mark.system, id=str(fields)) for fields in ({}, {"num_seeds": 3})]
+
+
+@pytest.mark.parametrize("fields", [pytest.param(_GRID, id="grid, one order"), *_OTHERS])
 def test_steps_from_the_host_have_the_bits_of_steps_in_memory(fields):
     states, seen = [], []
     trainers, dataset = _pair(**fields)
