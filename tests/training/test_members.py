@@ -19,6 +19,7 @@ from helpers.runs import rows
 from helpers.tiny import tiny_config
 
 GRID = {"num_seeds": 2, "vary__learning_rate": (3e-4, 1e-2), "vary__label_smoothing": (0.0, 0.3)}
+_WIDE = GRID | {"vary__weight_decay": (0.0, 0.5), "optimizer__warmup_epochs": 0.5, "optimizer__schedule": "cosine"}
 _MORE = ({"model__attention": "self"}, {"train__microbatch": 8})
 
 
@@ -65,19 +66,17 @@ def test_a_seed_of_a_group_computes_the_bits_of_a_run_alone(overrides):
 
 
 def test_what_varies_computes_the_bits_of_a_run_with_those_values():
-    """All three at once: 8 networks, of which two with other values of each are trained alone."""
-    settings = {"optimizer__warmup_epochs": 0.5, "optimizer__schedule": "cosine"}
-    varied = {
-        **{"learning_rate": (3e-4, 1e-2), "weight_decay": (0.0, 0.5), "label_smoothing": (0.0, 0.2)},
-    }
-    config = tiny_config(**{f"vary__{name}": values for name, values in varied.items()}, **settings)
+    """All three at once: 16 networks, of which two with other values of each are trained alone."""
+    config = tiny_config(**_WIDE)
     together = _bits(config)
-    assert len(set(together.values())) == 8
+    assert len(set(together.values())) == 16
     grid = members.members_from_config(config.to_dict())
-    for index in (1, 6):
+    settings = {name: value for name, value in _WIDE.items() if name.startswith("optimizer")}
+    for index in (2, 13):
         fields = {members.VARIED[name].replace(".", "__"): value for name, value in grid[index].varied}
-        alone = _bits(tiny_config(**fields, **settings))
+        alone = _bits(tiny_config(seed=grid[index].seed, **fields, **settings))
         assert list(alone.values()) == [together[grid[index].name]]
+    assert not set(grid[2].varied) & set(grid[13].varied) and grid[2].seed != grid[13].seed
 
 
 def test_what_is_fixed_is_seed_0s_in_every_network():
@@ -231,6 +230,7 @@ def test_a_seed_that_diverges_is_marked_and_the_others_go_on(three_seeds, tmp_pa
     assert "seed_6/loss" not in evaluate.evaluate(tmp_path / "run", "test")
 
 
+@pytest.mark.system
 def test_a_learning_rate_that_explodes_is_marked_and_the_others_go_on(tmp_path, capsys):
     config = tiny_config(vary__learning_rate=(500.0, 1e-3), optimizer__schedule="constant")
     results = train.train(config, tmp_path / "run")
@@ -249,16 +249,17 @@ def test_a_run_whose_seeds_all_diverge_stops(tmp_path, breaking):
 
 
 def test_a_grid_has_a_summary_of_each_point_and_none_over_all(tmp_path, capsys):
-    config = tiny_config(**(GRID | {"train__epochs": 1}))
+    config = tiny_config(**_WIDE)
     results = train.train(config, tmp_path / "run")
-    point = "learning_rate=0.01,label_smoothing=0.3"
-    ours = [one for one in results["members"] if one["learning_rate"] == 0.01 and one["label_smoothing"] == 0.3]
+    point = "learning_rate=0.01,weight_decay=0.5,label_smoothing=0.3"
+    wanted = {"learning_rate": 0.01, "weight_decay": 0.5, "label_smoothing": 0.3}
+    ours = [one for one in results["members"] if one.items() >= wanted.items()]
     assert [one["seed"] for one in ours] == [0, 1] and "test/accuracy" not in results
     assert results[f"{point}/test/accuracy"] == pytest.approx(np.mean([one["test/accuracy"] for one in ours]))
     printed = capsys.readouterr().out
-    assert f"{point}: test loss" in printed and "step 4  best of 4, learning_rate=" in printed
+    assert f"{point}: test loss" in printed and "step 4  best of 8, learning_rate=" in printed
     runs, _ = finished_run.find_runs([tmp_path])
-    assert len(runs) == 8 and {run.fields["train.label_smoothing"] for run in runs} == {0.0, 0.3}
+    assert len(runs) == 16 and {run.fields["train.label_smoothing"] for run in runs} == {0.0, 0.3}
     train.train(config, tmp_path / "run")
     assert "finished" in capsys.readouterr().out
 
