@@ -5,6 +5,7 @@ their position, too. Grain reads ahead in threads.
 """
 
 import functools
+import mmap
 import threading
 from collections.abc import Callable, Iterator
 
@@ -37,6 +38,7 @@ class Feed:
         order: Callable[[int], np.ndarray],
     ):
         self._split, self._experiment = split, experiment
+        _expect_random_reads(split.images)
         self._order, self._lock = functools.lru_cache(maxsize=2)(order), threading.Lock()
         batch = members * experiment.batch_size * split.images[:1].nbytes
         self.steps_at_once = min(max(1, _BYTES // batch), experiment.steps_per_epoch)
@@ -84,6 +86,18 @@ class Feed:
                 images[member, start + by_place] = self._split.images[wanted[by_place]]
                 labels[member, start:stop] = self._split.labels[wanted]
         return images, labels
+
+
+def _expect_random_reads(images: np.ndarray) -> None:
+    """Keep the system from reading on after each image of a mapped file, as the next one lies somewhere else.
+
+    A set that is larger than memory would otherwise be read many times over.
+    """
+    base = images
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        base.madvise(mmap.MADV_RANDOM)
 
 
 def _bounds(part: slice, size: int) -> tuple[int, int]:

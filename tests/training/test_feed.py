@@ -1,11 +1,14 @@
 """Runs whose images come from the host: the same bits as in memory, whatever interrupts them."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
 
 from eanet import evaluate, train
 from eanet.data import datasets as data
+from eanet.data.datasets import Split
 from eanet.training import feed, sharding, trainer
 from eanet.training.trainer import Trainer
 from helpers import runs
@@ -109,6 +112,24 @@ def test_auto_streams_what_takes_half_of_the_memory(monkeypatch):
     for memory, streams in ((2 * size, False), (2 * size - 2, True)):
         monkeypatch.setattr(trainer.footprint, "device_bytes", lambda memory=memory: memory)
         assert Trainer(tiny_config(), dataset, sharding.make_mesh()).streaming == streams
+
+
+def test_images_of_a_file_are_not_read_ahead(tmp_path):
+    """A set larger than memory would be read from the disk many times over: Linux says rr of such a mapping."""
+    maps = pathlib.Path("/proc/self/smaps")
+    if not maps.exists():
+        pytest.skip("only Linux says how a mapping is read")
+    (_, streaming), dataset = _pair()
+    np.save(tmp_path / "images.npy", dataset.train.images)
+    images = np.load(tmp_path / "images.npy", mmap_mode="r", allow_pickle=False)
+
+    def flags():
+        own = maps.read_text().partition(str(tmp_path / "images.npy"))[2]
+        return own.partition("VmFlags:")[2].splitlines()[0].split()
+
+    assert "rr" not in flags()
+    feed.Feed(Split(images[:100], dataset.train.labels), streaming.experiment, 1, streaming.mesh, fail)
+    assert "rr" in flags()
 
 
 def test_in_memory_nothing_is_fed(finished, tmp_path, monkeypatch):
