@@ -67,7 +67,7 @@ def _ours(
 def _keras(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augmented: bool) -> Made:
     import keras
 
-    from benchmarks.keras_model import build
+    from benchmarks.peers.keras_model import build
     from benchmarks.sizes import Sizes
 
     model = build(Sizes(**sizes), adapt_to=images[:batch].astype(np.float32), augmented=augmented)
@@ -90,8 +90,8 @@ def _keras(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, augm
 def _torch(sizes: dict, images: np.ndarray, labels: np.ndarray, batch: int, compiled: bool) -> Made:
     import torch
 
+    from benchmarks.peers.torch_model import VisionTransformer
     from benchmarks.sizes import Sizes
-    from benchmarks.torch_model import VisionTransformer
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = VisionTransformer(Sizes(**sizes)).to(device)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.keras_model import PatchEmbedding, build
+from benchmarks.peers.keras_model import PatchEmbedding, build
 from benchmarks.sizes import Sizes
 from eanet.errors import UserError
 from eanet.keras_weights import from_keras, to_keras

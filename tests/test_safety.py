@@ -11,8 +11,8 @@ import pytest
 
 from eanet import cli
 from eanet.compare import __main__ as compare
-from eanet.compare import plots as comparison_plots
 from eanet.compare import table as comparison_table
+from eanet.compare.figures import plots as comparison_plots
 from eanet.run import curves
 from eanet.training.members import Member
 from helpers.finished_runs import answers, change_json, make_config, read_comparison, write_arm, write_run

@@ -8,9 +8,9 @@ from typing import Any
 
 from eanet import statistics
 from eanet.compare import page
-from eanet.compare import plots as comparison_plots
 from eanet.compare import table as comparison_table
 from eanet.compare.comparison import Comparison
+from eanet.compare.figures import plots as comparison_plots
 from eanet.compare.finding import finding
 from eanet.compare.page import Picture
 from eanet.training.members import SOURCES

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure  # noqa: E402
 from eanet.compare import page  # noqa: E402
 from eanet.compare.arm import Arm  # noqa: E402
 from eanet.compare.comparison import check_same_split, differing_fields, distinguishing_fields  # noqa: E402
+from eanet.compare.figures.plots import legend_below  # noqa: E402
 from eanet.compare.finished_run import comparable_fields, find_directories  # noqa: E402
-from eanet.compare.plots import legend_below  # noqa: E402
 from eanet.config import stored  # noqa: E402
 from eanet.errors import UserError, printable  # noqa: E402
 from eanet.run.curves import complete_axes, draw_curve  # noqa: E402

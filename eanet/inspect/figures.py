@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator, PercentFormatter  # noqa: E402
 
-from eanet.compare import classes  # noqa: E402
+from eanet.compare.figures import classes  # noqa: E402
 from eanet.data.datasets import Dataset  # noqa: E402
 from eanet.inspect import mistakes  # noqa: E402
 from eanet.inspect.inspection import Inspection  # noqa: E402

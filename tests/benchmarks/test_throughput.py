@@ -56,7 +56,7 @@ def test_networks_that_differ_are_no_comparison(monkeypatch):
 @pytest.mark.parametrize("attention", ["external", "self"])
 def test_the_torch_networks_have_the_documents_parameters(attention):
     pytest.importorskip("torch")
-    from benchmarks.torch_model import VisionTransformer
+    from benchmarks.peers.torch_model import VisionTransformer
 
     model = VisionTransformer(Sizes(attention=attention))
     assert (

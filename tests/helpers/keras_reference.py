@@ -1,4 +1,4 @@
-"""What the parity tests need beside the Keras networks themselves, which are in benchmarks.keras_model."""
+"""What the parity tests need beside the Keras networks themselves, which are in benchmarks.peers.keras_model."""
 
 import jax
 import keras

@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from benchmarks.keras_model import build
+from benchmarks.peers.keras_model import build
 from benchmarks.sizes import Sizes
 from configs import default
 from eanet.data import augmentation as augment

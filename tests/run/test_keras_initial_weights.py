@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks.keras_model import build
+from benchmarks.peers.keras_model import build
 from benchmarks.sizes import Sizes
 from eanet import evaluate, train
 from eanet.data import augmentation as augment

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from eanet.compare import plots as comparison_plots
+from eanet.compare.figures import plots as comparison_plots
 from helpers import runs
 from helpers.finished_runs import change_json, read_comparison, write_ablation, write_arm
 

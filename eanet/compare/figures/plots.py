@@ -12,11 +12,11 @@ import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import PercentFormatter  # noqa: E402
 
-from eanet.compare import classes as comparison_classes
 from eanet.compare.arm import Arm  # noqa: E402
 from eanet.compare.comparison import Comparison  # noqa: E402
+from eanet.compare.figures import classes as comparison_classes  # noqa: E402
+from eanet.compare.figures.forest import forest  # noqa: E402
 from eanet.compare.finished_run import METRICS  # noqa: E402
-from eanet.compare.forest import forest  # noqa: E402
 from eanet.run.curves import complete_axes, draw_curve  # noqa: E402
 from eanet.training import metrics  # noqa: E402
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eanet.compare import comparison, finished_run
-from eanet.compare.forest import forest
+from eanet.compare.figures.forest import forest
 from helpers.finished_runs import read_comparison, write_arm
 
 

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from eanet.compare import classes as comparison_classes
+from eanet.compare.figures import classes as comparison_classes
 from helpers.finished_runs import answers, make_config, read_comparison, write_arm, write_run
 
 _SUPERCLASSES = {"superclass_name": np.array(["even", "odd"]), "superclass_of": np.arange(30, dtype=np.int32) % 2}
