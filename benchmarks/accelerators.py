@@ -115,6 +115,7 @@ class Compilation:
     def __init__(self, config: ml_collections.ConfigDict, devices: list[Any]):
         mesh = sharding.make_mesh(len(members_from_config(config.to_dict())), devices)
         sharding.check_batch(config.train, mesh)
+        self.config = config
         self.trainer = Trainer(config, _dataset(), mesh)
         started = time.perf_counter()
         self.compiled = self.trainer.lower_training(*self.trainer.split_shapes(_split(_TRAIN))).compile()
@@ -127,11 +128,26 @@ class Compilation:
         parts = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
         return max(analysis.peak_memory_in_bytes, parts - analysis.alias_size_in_bytes)
 
+    def _step_costs(self) -> dict[str, float]:
+        """Return what XLA counts of a step, per device.
+
+        It counts the body of a loop once. Networks that a device computes in turns are such a loop: then a step of one
+        turn is compiled, and counted as often as there are turns.
+        """
+        own, turns = self.trainer, 1.0
+        networks = len(own.members) // own.mesh.shape[sharding.SEED_AXIS]
+        if networks > own.at_once:
+            config = ml_collections.ConfigDict(self.config.to_dict() | {"vary": {}})
+            config.num_seeds = own.at_once * own.mesh.shape[sharding.SEED_AXIS]
+            own, turns = Trainer(config, _dataset(), own.mesh), networks / own.at_once
+        costs = own.lower_step(*own.split_shapes(_split(_TRAIN))).compile().cost_analysis() or {}
+        return {name: turns * value for name, value in costs.items()}
+
     def facts(self, device: Device) -> dict[str, Any]:
         """Return what is printed, per device; compiles one step and the evaluation besides."""
         trainer, analysis = self.trainer, self.compiled.memory_analysis()
         state = trainer.shapes
-        step = trainer.lower_step(*trainer.split_shapes(_split(_TRAIN))).compile().cost_analysis() or {}
+        step = self._step_costs()
         evaluation = trainer.lower_evaluation(*trainer.split_shapes(_split(_TEST))).compile()
         program = CompiledProgram(self.compiled.as_text())
         collectives = [dataclasses.asdict(one) | {"bytes": one.bytes} for one in program.collectives()]

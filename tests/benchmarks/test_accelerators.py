@@ -66,6 +66,17 @@ def test_seeds_exchange_nothing_and_256_chips_need_no_more_memory_than_4(tmp_pat
 
 
 @_needs_libtpu
+def test_networks_in_turns_cost_what_they_cost_together(tmp_path):
+    """XLA counts a loop's body once, and turns are a loop."""
+    seeds = ("--target=v5e:1x1", "--config.num_seeds=4")
+    together, turns = (_facts(tmp_path, *seeds, f"--config.seeds_per_call={count}")[0] for count in (4, 2))
+    for name in ("flops", "bytes_accessed"):
+        assert turns[name] == pytest.approx(together[name], rel=0.1), name
+    one, _ = _facts(tmp_path, *seeds, "--config.seeds_per_call=1")
+    assert one["flops"] == pytest.approx(together["flops"], rel=0.1)
+
+
+@_needs_libtpu
 def test_a_batch_over_the_devices_exchanges_the_gradient_and_the_state_stays_in_its_place(tmp_path):
     facts, printed = _facts(tmp_path, "--target=v5e:2x2")
     assert facts["mesh"] == {"seed": 1, "data": 4}
