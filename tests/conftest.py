@@ -144,7 +144,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """Let the garbage collector look at what a test makes only: it is a tenth of the time that tracing takes."""
+    """Let the garbage collector look at what a test makes only, and less often: tracing makes many objects."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 

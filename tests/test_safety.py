@@ -138,7 +138,7 @@ _NAMES = [
     "наб|людение *星* `x`",
     "&lt;i&gt; \\| _a_",
 ]
-# By default one for HTML, one for Matplotlib and one for both.
+# By default one that is markup, one that is a formula and one with quotes.
 _SOME = [name if name in _NAMES[::3] else pytest.param(name, marks=pytest.mark.system) for name in _NAMES]
 
 

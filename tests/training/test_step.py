@@ -157,7 +157,7 @@ def test_the_ragged_batch_averages_over_its_real_examples(setup, start, dataset)
 
 
 @pytest.mark.parametrize("real", [32, 5])
-@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize("size", [1, 8, pytest.param(16, marks=pytest.mark.system)])
 def test_micro_batches_change_nothing(setup, start, dataset, size, real):
     """Dropout on, full and ragged: loss, accuracies and gradients of the whole batch, to rounding."""
     whole = dataclasses.replace(setup, microbatch=32)
