@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import pathlib
 import re
 import subprocess
 import sys
@@ -52,6 +53,35 @@ def test_the_crossing_is_found_between_measurements(theirs, expected):
     rows = [_row("external", count, 1.0) for count in tokens]
     rows += [_row("self", count, seconds) for count, seconds in zip(tokens, theirs, strict=False)]
     assert scaling.crossing(rows, "self", "gradient") == pytest.approx(expected, nan_ok=True)
+
+
+_GROWTH = """
+import pathlib, sys
+import jax
+import jax.numpy as jnp
+from benchmarks import scaling
+
+def status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name + ":"))
+
+layer, tokens = sys.argv[1], 4096
+variables, function = scaling.layers(jnp.float32)[layer]
+program, arguments = scaling.compile_layer(variables, function, tokens, jnp.float32, "forward")
+pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak of the past is forgotten
+before = status("VmRSS")
+jax.block_until_ready(program(*arguments))
+print((status("VmHWM") - before) / scaling.temporary_bytes(program, layer, tokens))
+"""
+
+
+@pytest.mark.system
+@pytest.mark.skipif(not pathlib.Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.parametrize("layer", ["self", "self, jax.nn"])
+def test_a_process_grows_by_the_memory_that_is_reported(layer):
+    done = subprocess.run([sys.executable, "-c", _GROWTH, layer], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert 0.9 < float(done.stdout) < 1.3  # the compiled program alone plans 9 MiB of self's 256
 
 
 @pytest.mark.system
