@@ -129,10 +129,10 @@ class Compilation:
         return max(analysis.peak_memory_in_bytes, parts - analysis.alias_size_in_bytes)
 
     def _step_costs(self) -> dict[str, float]:
-        """Return what XLA counts of a step, per device.
+        """Return XLA's cost analysis of a step, per device.
 
-        It counts the body of a loop once. Networks that a device computes in turns are such a loop: then a step of one
-        turn is compiled, and counted as often as there are turns.
+        XLA counts the body of a loop once. Networks that a device computes in turns are such a loop: then a step of
+        one turn is compiled, and its costs are multiplied by the number of turns.
         """
         own, turns = self.trainer, 1.0
         networks = len(own.members) // own.mesh.shape[sharding.SEED_AXIS]

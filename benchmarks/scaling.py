@@ -136,9 +136,9 @@ def slope(xs: np.ndarray, ys: np.ndarray) -> float:
 
 
 def crossing(rows: list[dict[str, Any]], layer: str, what: str) -> float:
-    """Return the number of tokens from which external attention is faster for good, between measurements in logarithms.
+    """Return the number of tokens beyond which external attention stays faster, interpolated on logarithmic scales.
 
-    NaN where it never is, 0 where it always was.
+    NaN if it is slower at the largest number of tokens, 0 if it is never slower.
     """
     xs, ours = curve(rows, "external", what, "seconds")
     _, theirs = curve(rows, layer, what, "seconds")

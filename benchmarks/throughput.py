@@ -122,9 +122,9 @@ def table(summaries: list[dict[str, Any]]) -> str:
 
 
 def describe_limit(sizes: dict[str, Any], rates: dict[str, float], flops: float) -> str:
-    """Say which share of the machine's product speed the multiply-adds of our network are, as it executes them.
+    """Describe the executed multiply-adds of our network as a share of the machine's speed of matrix products.
 
-    rates are images/s. Training is taken as three forward passes: one, and two products of the gradient for each.
+    rates are images/s. Training counts as three forward passes, as the gradient takes two products for each one.
     """
     config, shape = our_config(sizes), (sizes["side"], sizes["side"], CHANNELS)
     forward = 2e6 * Footprint(build_model(config.model, sizes["classes"]), shape).mmac_executed

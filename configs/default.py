@@ -1,7 +1,7 @@
-"""Every field, at the Keras example's values. An arm is a file of its own: this one and a few assignments.
+"""Every field of the configuration, at the Keras example's values. Other arms change a few fields of this file.
 
-A default, once released, keeps its value and its meaning: a record that was made before a field existed is read with
-that field's default. A field that is dropped moves to RETIRED in eanet/config/rules.py.
+Once released, a default keeps its value and its meaning: a record written before a field existed is read with that
+field's default. A field that is removed moves to RETIRED in eanet/config/stored.py.
 """
 
 import ml_collections
@@ -12,13 +12,13 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initialisation, data order, augmentation and dropout
     config.num_seeds = 1  # networks trained in one program, with the seeds seed, seed + 1, …
-    config.fixed = ()  # of init, order, augment, dropout: what follows seed 0 instead, e.g. ('init', 'order')
-    config.seeds_per_call = 0  # how many of them (times vary) at once, the others after them; 0 = chosen by platform
+    config.fixed = ()  # random streams pinned to seed 0: any of init, order, augment, dropout, e.g. ('init', 'order')
+    config.seeds_per_call = 0  # networks (seeds times grid points) computed at a time; 0 = chosen by platform
     config.init_from = ""  # weights to begin with: a file of the Keras example, or another run; empty = random ones
     config.matmul_precision = "float32"  # of float32 products on a GPU or TPU: float32 | tensorfloat32 | bfloat16
-    config.deterministic = False  # on a GPU: the same bits from every start; elsewhere they are
+    config.deterministic = False  # bitwise reproducible runs on a GPU; elsewhere they always are
 
-    # Values of networks that train in the same program, each with every seed, (1e-4, 1e-3) say; () = the field's own
+    # Grid of values, e.g. (1e-4, 1e-3), trained in one program, each with every seed; () = the field's own value
     config.vary = vary = ml_collections.ConfigDict()
     vary.learning_rate = ()
     vary.weight_decay = ()
@@ -43,9 +43,9 @@ def get_config() -> ml_collections.ConfigDict:
     model.depth = 8  # encoder blocks
     model.mlp_dim = 64  # hidden channels of a block's MLP
     model.num_heads = 4  # external attention has num_heads * dim_coefficient effective heads
-    model.head_dim = 64  # channels of one head, but for external attention; 0 = dim // num_heads
-    model.key_source = "input"  # of self-attention: input | learned (a key for each token position and head)
-    model.value_source = "input"  # the same of its values
+    model.head_dim = 64  # channels of one head, except in external attention; 0 = dim // num_heads
+    model.key_source = "input"  # keys of self-attention: input | learned (one for each token position and head)
+    model.value_source = "input"  # values of self-attention: the same choices
     model.dim_coefficient = 4  # expansion of channels and heads in external attention
     model.memory_size = 0  # slots of the external memories, inducing points; 0 = dim // dim_coefficient
     model.normalization = "double"  # of external attention: double | tokens | slots | l2_gelu
@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Training
     config.train = train = ml_collections.ConfigDict()
     train.batch_size = 128
-    train.microbatch = 0  # examples in memory at a time, the rest of a batch after them; 0 = chosen by platform
+    train.microbatch = 0  # examples computed at a time (gradient accumulation over a batch); 0 = chosen by platform
     train.epochs = 50
     train.label_smoothing = 0.1
     train.steps_per_call = 0  # steps between two rows of training metrics; 0 = a row an epoch
@@ -100,7 +100,7 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint.every_epochs = 1
     checkpoint.keep = 2  # newest ones that stay on disk
 
-    # Numbers of attention maps and memories in the rows of metrics: python -m eanet.inspect has more, after training
+    # Statistics of attention maps and memories, logged with the metrics; after training, eanet.inspect gives more
     config.inspect = inspect = ml_collections.ConfigDict()
     inspect.every_epochs = 0  # 0 = never, at no cost
 

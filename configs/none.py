@@ -1,6 +1,6 @@
-"""The same network without attention: every token is on its own until the mean over all of them.
+"""The same network without attention: tokens do not interact until the mean over all of them.
 
-The lower end of the scale: what attention adds is what an arm has above this one.
+The lower bound: what attention adds to an arm is the difference from this one.
 
 Command: python main.py --config=configs/none.py
 Expected: not measured yet at 50 epochs.

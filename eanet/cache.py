@@ -1,4 +1,4 @@
-"""What a second start finds done: decoded data sets as memory-mapped arrays, whole or rebuilt, and compiled programs.
+"""The cache for later runs: decoded data sets as memory-mapped arrays, rebuilt if damaged, and compiled programs.
 
 Decoding 50,000 PNGs takes many seconds; reading them back decoded takes a fraction of one.
 """

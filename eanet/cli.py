@@ -31,7 +31,7 @@ _LONGEST = 1000  # characters of a complaint; of a longer one the middle is left
 def run(function: Callable[[], Any]) -> int:
     """Call a function; a UserError becomes one line on stderr. Returns the exit code.
 
-    One of several processes does not return from a failure: the others should hear of it.
+    If the run has several processes, a failure ends this one without returning, so that the others notice.
     """
     try:
         function()
@@ -80,14 +80,14 @@ class _LastingOutput:
 
 
 def keep_going_without_output() -> None:
-    """From here on, let nothing fail because nobody can take what is printed, and print each line when it is there."""
+    """From now on, ignore errors in writing to standard output, and flush it after each line."""
     sys.stdout.reconfigure(line_buffering=True)
     sys.stdout = _LastingOutput(sys.stdout)
     atexit.register(sys.stdout.close_quietly)
 
 
 def _one_line(text: str) -> str:
-    """Return a text as one line that a terminal shows as it is, whatever somebody has typed into it."""
+    """Return a text as one line without control characters, with the middle left out if it is very long."""
     line = " ".join(text.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
@@ -95,7 +95,7 @@ def _one_line(text: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line; of a module's docstring it shows the description below the first line."""
+    """A parser that reports errors in one line. --help shows the module's docstring without its first paragraph."""
 
     def __init__(self, prog: str, doc: str, hint: str = ""):
         description = doc.partition("\n\n")[2]
@@ -116,9 +116,9 @@ def console() -> Console:
 
 
 def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> None:
-    """Raise UserError if a path is no directory and, if it may be new, cannot become one.
+    """Raise UserError unless a path is a directory or, if new is True, can be created as one.
 
-    flag is what it was given by.
+    flag is the name of the flag that the path comes from, for the message.
     """
     path = pathlib.Path(path)
     accepted = f"accepted: a directory{', existing or new' if new else ''}"

@@ -2,7 +2,7 @@
 
 
 def printable(text: str) -> str:
-    """Return a text in which what a terminal would obey, and bytes that are no character, are spelled out."""
+    """Return a text with control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -188,7 +188,7 @@ class Run:
         return monitor, sums
 
     def _agree(self, interruption: Interruption) -> int:
-        """Let all processes go on at the slowest one's pace, and return the signal that any of them has; 0 for none."""
+        """Set the pace of all processes to the slowest, and return a signal that any has received; 0 for none."""
         clock, received = self._clock, interruption.received or 0
         clock.pace, asked = processes.least_pace_and_highest_signal(clock.pace, received)
         return asked

@@ -1,8 +1,8 @@
-"""The attentions that can be compared. A new one is a file here and a line in ATTENTIONS: docs/your-own-attention.md.
+"""The attentions that can be compared. To add one, add a file and a line in ATTENTIONS: docs/your-own-attention.md.
 
-An attention is a Linen module, called as module(x, deterministic=…), from [batch, tokens, channels] to the same shape.
-Its dataclass fields that have the name of a field of config.model get that field's value. It raises ValueError, with
-field=value first, for sizes that do not fit one another.
+An attention is a Linen module: module(x, deterministic=…) maps [batch, tokens, channels] to the same shape. A dataclass
+field of the module with the name of a field of config.model gets the value of that field. The module raises ValueError
+for inconsistent sizes, with a message that begins with field=value.
 """
 
 import dataclasses

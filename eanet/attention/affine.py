@@ -46,8 +46,8 @@ def apply_by_heads(x_BND: jax.Array, kernel_DHK: jax.Array, bias_HK: jax.Array) 
 def _product(equation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Return the einsum of x and kernel.
 
-    On a CPU the first factor of the kernel's gradient is copied to be transposed. JAX's own rule puts d_y there; here
-    it is the smaller of d_y and x.
+    On a CPU, the matrix product for the kernel's gradient transposes its first operand, which takes a copy. In JAX's
+    own rule that operand is d_y; here it is the smaller of d_y and x.
     """
     return jnp.einsum(equation, x, kernel)
 

@@ -20,9 +20,9 @@ class Convolution(nn.Module):
     """Mix each token with its eight neighbours: a depthwise 3×3 convolution between two linear layers.
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are a square grid, row
-    by row, with zeros around it. The source's mixer has a 7×7 kernel and a nonlinearity before it; without both this
-    arm asks whether mixing neighbours by fixed weights is enough. Raises ValueError for another number of axes, and if
-    the tokens are no square.
+    by row, with zeros around it. The source's mixer has a 7×7 kernel and a nonlinearity before it. This one has
+    neither, to test whether mixing neighbours with fixed weights is enough. Raises ValueError if the input does not
+    have three axes, or if its tokens do not form a square.
     """
 
     conv_dim: int = 0  # channels between the linear layers; 0 = channels

@@ -23,10 +23,10 @@ def attend(
 ) -> tuple[jax.Array, jax.Array]:
     """Return softmax(query · key) @ value in the dtype of the values, and the sums of the map's rows, float32 [G, R].
 
-    keep is False where dropout sets the map to zero, and scale what it multiplies the rest by; without dropout the
-    sums are 1. The exponentials are divided by their sum after the product, where they are fewer. The gradient reuses
-    them (Rabe and Staats, arXiv 2112.05682, and FlashAttention, arXiv 2205.14135, compute them again: slower on a CPU).
-    It has no forward-mode derivative.
+    keep is False where dropout zeroes the map, and scale multiplies the entries that are kept. Without dropout the
+    sums are 1. The softmax is normalised after the product with the values, where there are fewer numbers to divide.
+    The exponentials are stored for the gradient; Rabe and Staats (arXiv 2112.05682) and FlashAttention (arXiv
+    2205.14135) recompute them, which is slower on a CPU. Forward-mode differentiation is not supported.
     """
     return _attend(query_GRK, key_GMK, value_GMV, keep_GRM, scale)[0]
 

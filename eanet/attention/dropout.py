@@ -18,10 +18,11 @@ _places: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("plac
 
 @contextlib.contextmanager
 def drawing_by_place(places: jax.Array) -> Iterator[None]:
-    """While a network is traced in it, let each example's draws follow from its place in the batch alone.
+    """Make the dropout of a network traced in this context depend on each example's place in the batch alone.
 
-    places is int32 [batch]. So a batch may be cut into parts, or spread over devices, and drops the same values. It
-    is a context because Flax hands a module one key for the whole batch, and the modules' own signature is everybody's.
+    places is int32 [batch]. The same values are then dropped if a batch is cut into parts or sharded over devices.
+    This is a context manager because Flax gives a module one key for the whole batch, and places is not an argument
+    that every module, including users' own, should have to take.
     """
     token = _places.set(places)
     try:
@@ -31,7 +32,7 @@ def drawing_by_place(places: jax.Array) -> Iterator[None]:
 
 
 def levels(rate: float) -> tuple[int, int]:
-    """Return a rate as counted draws: how many of how many equally likely ones drop a value, 51 of 256 for 0.2."""
+    """Return how many of how many equally likely draws drop a value at this rate, e.g. (51, 256) for 0.2."""
     for bits in (8, 16):
         of = 2**bits
         dropped = min(max(round(rate * of), 1), of - 1)
@@ -41,10 +42,10 @@ def levels(rate: float) -> tuple[int, int]:
 
 
 def random_bits(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
-    """Draw unsigned integers of 8 or 16 bits, several from each word of the Threefry hash of its place.
+    """Draw unsigned integers of 8 or 16 bits, several from each word of a Threefry hash of consecutive counters.
 
-    jax.random.bits joins the two words that a hash gives to one, so that no two draws depend on how many there are;
-    here both are used, and a shape always is an example's or a tensor's whole.
+    jax.random.bits combines the two words of each hash into one, so that a draw does not depend on the number of draws.
+    Here both words are used, because shape is always that of a whole example or tensor.
     """
     count, each = math.prod(shape), 32 // bits
     number = 2 * -(-count // (2 * each))
@@ -70,7 +71,7 @@ class Dropout(nn.Module):
         if deterministic or self.rate == 0:
             return x
         keep, scale = self.draw(x.shape)
-        # Scaled last, a scalar joins the product that mostly follows; before the choice XLA stores it as a tensor.
+        # Scale last: XLA can fold the scalar into the product that usually follows; before the where, it cannot.
         return jnp.where(keep, x, jnp.zeros((), x.dtype)) * jnp.asarray(scale, x.dtype)
 
     def draw(self, shape: tuple[int, ...]) -> tuple[jax.Array, float]:

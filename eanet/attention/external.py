@@ -75,8 +75,8 @@ class ExternalAttention(nn.Module):
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are
     expanded to channels * dim_coefficient and split into num_heads * dim_coefficient effective heads.
-    Raises ValueError for another number of axes, or where channels does not divide by num_heads or by
-    dim_coefficient.
+    Raises ValueError if the input does not have three axes, or if channels is not divisible by num_heads
+    or by dim_coefficient.
 
     The two pairs of neighbouring linear maps (expansion and M_k, M_v and projection) have nothing
     between them, so each may be multiplied together first. That is done whenever it costs fewer
@@ -131,7 +131,7 @@ class ExternalAttention(nn.Module):
         map_BNHS = normalize_map(logits_BNHS, self.normalization)
         self.sow("intermediates", "attention_map", map_BNHS)
         if self.normalization == "double" and self.is_mutable_collection("intermediates"):
-            # The l1 norm bends what was flat: whether a slot tells tokens apart shows before it.
+            # The l1 norm makes flat maps uneven: whether a slot tells tokens apart shows only before it.
             over_tokens_BNHS = normalize_map(logits_BNHS, "tokens")
             self.sow("intermediates", "attention_map_over_tokens", over_tokens_BNHS)
         map_BNHS = removable(self, "slots", map_BNHS, (2, 3))

@@ -18,9 +18,10 @@ class LinearAttention(nn.Module):
     """Attend through a positive feature map of queries and keys instead of the exponential of their product.
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape:
-    φ(Q) (φ(K)ᵀ V) / (φ(Q) Σ φ(K)) with φ(x) = elu(x) + 1. The tokens are summed first, so the cost grows with
-    their number and there is no attention map, nor a dropout of it; the source has none either. Raises ValueError for
-    another number of axes, or where head_dim is 0 and channels does not divide by num_heads.
+    φ(Q) (φ(K)ᵀ V) / (φ(Q) Σ φ(K)) with φ(x) = elu(x) + 1. The sums over the tokens come first, so the
+    cost is linear in their number, and there is no attention map to which dropout could be applied (nor is there in the
+    source). Raises ValueError if the input does not have three axes, or if head_dim is 0 and channels is not divisible
+    by num_heads.
     """
 
     num_heads: int = 4

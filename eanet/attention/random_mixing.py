@@ -20,9 +20,9 @@ class RandomMixing(nn.Module):
     """Self-attention whose maps are drawn once and never learned: the softmax of uniform random numbers.
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. Each head of each block has a map
-    of its own, as the source's blocks have. The maps are no parameters: they follow from mixing_seed and the place of
-    the module in its network, so they are the same in every run with that field. Raises ValueError for another number
-    of axes, or where head_dim is 0 and channels does not divide by num_heads.
+    of its own, as the source's blocks have. The maps are not parameters: they are a function of mixing_seed and of the
+    module's path in the network, so all runs with the same mixing_seed share them. Raises ValueError if the input does
+    not have three axes, or if head_dim is 0 and channels is not divisible by num_heads.
     """
 
     num_heads: int = 4

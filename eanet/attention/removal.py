@@ -1,7 +1,7 @@
-"""Parts of a trained attention that can be switched off, to see what they are worth: slots, heads, a whole block's.
+"""Ablation of a trained attention: slots, heads, or the attention of a whole block can be switched off.
 
-A part is multiplied by a mask, 1 to keep and 0 to remove, from a variable collection that nobody passes in training:
-without it nothing is computed. One compiled function that takes the masks as an argument serves all removals.
+A part is multiplied by a mask, 1 to keep it and 0 to remove it, from a variable collection. In training the collection
+is not passed, and no mask is applied. One compiled function that takes the masks as an argument serves all removals.
 """
 
 from typing import Any

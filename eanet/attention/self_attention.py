@@ -33,9 +33,9 @@ class SelfAttention(nn.Module):
     are the same either way.
 
     Keys or values, or both, may be parameters instead, a row for each token position and head ("Static Key Attention
-    in Vision", arXiv 2412.07049, for the keys). They fix the number of tokens, and which of them is which. With both
-    learned no token sees another one: its output depends on its own query alone, as in external attention whose
-    normalisation is over the slots; each head then has memories of its own.
+    in Vision", arXiv 2412.07049, for the keys). They fix the number and the order of the tokens. With both learned,
+    tokens do not interact: the output of a token depends on its own query alone, as in external attention normalised
+    over the slots, except that each head has its own memories.
     """
 
     num_heads: int = 4
@@ -71,7 +71,7 @@ class SelfAttention(nn.Module):
         # Scaling the query costs head_dim / tokens of what scaling the map would.
         query = query_DHK * head_dim**-0.5, query_bias_HK * head_dim**-0.5
 
-        # Per token and head: channels * (channels + tokens) multiplications merged, twice; else head_dim each.
+        # Half of the multiplications per token and head: merged on the left, in separate steps on the right.
         merge = channels * (channels + tokens) <= head_dim * (2 * channels + tokens)
         merge = merge if self.merge_linear is None else self.merge_linear
         learned = "learned" in (self.key_source, self.value_source)
@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
     def _merged(
         self, x_BND: jax.Array, query: Layer, key: Layer, value: Layer, out: Layer, dropout: Dropout | None
     ) -> jax.Array:
-        """Attend with the tokens as keys and values of all heads. R is a token's head, E is D of the other token."""
+        """Attend with the tokens as keys and values of all heads. R is (token, head), E is D of the other token."""
         batch, tokens, channels = x_BND.shape
         (query_DHK, query_bias_HK), (value_DHK, value_bias_HK), (out_HKD, out_bias_D) = query, value, out
         key_EHK, _ = key  # whose bias adds the same to all logits of a row, and the softmax loses it

@@ -16,10 +16,10 @@ from eanet.config import rules, stored
 from eanet.errors import UserError
 from eanet.statistics import Difference, Equivalence, SeedsAndImages, Superiority
 
-COSTS = ("parameters", "mmac")  # a fair comparison keeps at least these alike,
-MATCHED = 0.1  # up to this relative difference
+COSTS = ("parameters", "mmac")  # costs that a fair comparison should match
+MATCHED = 0.1  # largest relative difference at which a cost counts as matched
 
-# Without which accuracies are not of the same images.
+# Fields that must be equal for accuracies to be measured on the same images.
 _SAME = ("data.name", "data.validation_fraction", "data.test_fraction", "data.eval_limit")
 
 

@@ -1,4 +1,4 @@
-"""What an error adds so that it can be mended: the field that was meant, and the line of a configuration file."""
+"""Hints in error messages: the field that was probably meant, and the line in the configuration file."""
 
 import difflib
 import linecache

@@ -245,7 +245,7 @@ def validate_for_data(config: ml_collections.ConfigDict, image_shape: tuple[int,
 
 
 def _validate_memory(config: ml_collections.ConfigDict, image_shape: tuple[int, ...]) -> None:
-    """Refuse what cannot fit, before a system without memory kills the run and says nothing."""
+    """Raise UserError if the run cannot fit into memory, before the system kills it without a message."""
     networks = len(members.members_from_config(config.to_dict()))
     share = networks // math.gcd(networks, jax.device_count())  # of a device; the seed axis of the mesh has the rest
     images = config.train.microbatch or 1  # 0 is chosen by platform

@@ -25,7 +25,7 @@ RETIRED: dict[str, Any] = {
     "vary.mlp_dropout": (),
 }
 
-# Fields that change where a run's traces go, but not one of its numbers.
+# Fields that affect where a run's files are and what it checks and logs, but none of its results.
 _WITHOUT_EFFECT = ("data.dir", "data.streaming", "guard", "checkpoint", "inspect", "wandb")
 
 
@@ -67,7 +67,7 @@ def complete(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def from_record(fields: Any, where: str) -> ml_collections.ConfigDict:
     """Return what a run's config.json holds as a validated configuration, completed where an earlier version wrote it.
 
-    where it lies is for the UserError.
+    `where` names the location of the record, for the message of the UserError.
     """
     if not isinstance(fields, dict):
         raise UserError(f"{where} holds no configuration; accepted: what a run has written")

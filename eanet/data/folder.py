@@ -24,16 +24,16 @@ from eanet.errors import UserError, printable
 
 FOLDER = "folder"
 SPLITS = ("train", "validation", "test")
-_UNREADABLE = 0.01  # of the files; more are no accident
+_UNREADABLE = 0.01  # largest share of unreadable files that is tolerated
 _NAMED = 3  # files in a message
-_FORMAT = 1  # of the cached arrays; another number when what is made of a file changes
+_FORMAT = 1  # version of the cached arrays; to be increased whenever the decoding of files changes
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """The image files of a folder: of each split, places below the folder in their order, and their classes."""
+    """The image files of a folder: for each split, paths relative to the folder, in order, with their classes."""
 
     root: pathlib.Path
     files: dict[str, list[tuple[str, int]]]  # "all" if the folder has no splits
@@ -209,7 +209,7 @@ def _look(path: pathlib.Path) -> tuple[tuple[int, int], frozenset[str]] | None:
 
 
 def _split(listing: Listing, test_fraction: float) -> dict[str, list[tuple[str, int]]]:
-    """Return the files of each split in a fixed order without classes in it, so that every part has all of them."""
+    """Return the files of each split, shuffled with a fixed seed so that any part of a split mixes the classes."""
     files = dict(listing.files)
     if "all" in files:
         own = files.pop("all")

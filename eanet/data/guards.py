@@ -1,7 +1,7 @@
-"""Guards against the silent faults of training: a network that learns on other images than it is judged on.
+"""Guards against a silent bug of training: a network that is trained on other inputs than it is evaluated on.
 
-Keras clips the output of RandomContrast in training only. Behind a normalisation that sets half of the
-input to zero, unnoticed: the loss falls, and the network fails on the images that it was not shown.
+Keras clips the output of RandomContrast in training only. After a normalisation, this silently sets half
+of the input to zero: the training loss falls, but the network fails on inputs that are not clipped.
 """
 
 import dataclasses
@@ -80,9 +80,10 @@ def check_input(
 
 
 def validation_diverges(rows: list[dict[str, Any]], num_classes: int) -> bool:
-    """Say whether the newest of the rows that end an epoch is the first to make a known pattern.
+    """Return whether the newest epoch is the first to complete a known pattern; rows are those that end an epoch.
 
-    The pattern: validation loss above ln(classes), worse than no answer, for two epochs while training loss falls.
+    The pattern: for two epochs, validation loss is above ln(classes), that of uniform guessing, while training loss
+    falls.
     """
 
     def diverges(earlier: dict[str, Any], later: dict[str, Any]) -> bool:

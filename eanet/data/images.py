@@ -12,10 +12,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def read_image(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read an image file as uint8 [height, width, channels] of a shape: turned as it says, resized, cut to the middle.
+    """Read an image file as uint8 of shape [height, width, channels]: rotated by its EXIF data, resized and cropped.
 
-    Transparent parts become white; a palette is looked up; grey becomes three equal channels, and colors become grey,
-    as the shape has it. Raises UserError if the file is no image that can be read.
+    Transparent parts become white and palettes are resolved; grey and color are converted to the shape's channels.
+    Raises UserError if the file cannot be read as an image.
     """
     height, width, channels = shape
     try:
@@ -30,7 +30,7 @@ def read_image(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def brightening(largest: int) -> np.uint8:
-    """Return what uint8 pixels are multiplied by to be seen, 1 unless their largest value is small, as of 16 levels."""
+    """Return the factor that makes dark uint8 pixels visible: 1 unless their largest value is small, e.g. 15."""
     return np.uint8(255 // largest if 0 < largest < _DARK else 1)
 
 

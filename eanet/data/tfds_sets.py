@@ -121,11 +121,9 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _check_kind(name: str, features: Any, splits: Any, image_size: int) -> None:
-    """Raise UserError if a data set's metadata describe anything but image classification that can be had.
+    """Raise UserError unless a data set's metadata describe image classification with the splits that are needed.
 
-    Without an image_size that is one with one square size.
-
-    Splits are empty as long as TFDS does not know them.
+    Without an image_size, all images must also have one square size. `splits` is empty until TFDS knows the splits.
     """
     for needed in ("image", "label"):
         if needed not in features:

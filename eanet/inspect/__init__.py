@@ -1,1 +1,1 @@
-"""What a trained network does: attention maps, slots, what is worth what when removed, and its errors."""
+"""What a trained network does: attention maps, slots, the effect of removing parts, and errors."""

@@ -22,7 +22,7 @@ _COLORS = (matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255).round()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tiles:
-    """The maps of one block for one image: what each head's slots, or its chosen queries, have from every token."""
+    """The maps of one block for one image: each head's weights of its slots, or chosen queries, over all tokens."""
 
     name: str  # e.g. block_0/attention_map
     columns: str  # what a column is: slot | query
@@ -73,7 +73,7 @@ def picture_of(image: np.ndarray) -> Image.Image:
 
 
 def brightness(own: Tiles) -> np.ndarray:
-    """Return the weights as uint8, 255 for the largest of a head's tiles and 0 for none: tiles of a head compare."""
+    """Return the weights as uint8, scaled so that each head's largest is 255: tiles of one head are comparable."""
     weights = np.abs(own.weights)  # l2_gelu makes negative ones
     largest = weights.max(axis=(1, 2, 3), keepdims=True)
     return (255 * weights / np.maximum(largest, np.finfo(np.float32).tiny)).round().astype(np.uint8)

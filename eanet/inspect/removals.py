@@ -173,8 +173,8 @@ class Study:
 def study(run: TrainedRun, split: Split, done: Callable[[int], None] = lambda count: None) -> Study | None:
     """Remove every part alone on the first half of a split's images; then more and more, judged on the second half.
 
-    None if the network has no attention. done is told how many evaluations of an image have been added: in all
-    steps(run, split).
+    Returns None if the network has no attention. done is called with the number of images evaluated since the last
+    call, counted once per removal; they add up to evaluations(run, split).
     """
     removals = Removals(run)
     if not removals.parts:

@@ -86,7 +86,7 @@ def _result_bytes(jaxpr: Any) -> Iterator[int]:
 
 
 def least_bytes(config: ml_collections.ConfigDict, image_shape: tuple[int, ...], networks: int, images: int) -> int:
-    """Return what training takes at least: networks of `config.model`, the activations of some images of one of them.
+    """Return the least memory that training takes: `networks` networks, one with the activations of `images` images.
 
     A parameter has its gradient and two moments beside it; a block keeps its input, the MLP's hidden layer and, if it
     sows one, the attention map for the gradient.
@@ -145,7 +145,7 @@ def _count_blocks(model: VisionTransformer, count: Callable[[VisionTransformer],
 
 
 def _mmac(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
-    """Count by the second image of a batch, so that products of weights alone, made once a batch, stay out."""
+    """Count what a second image adds to a batch, which leaves out products of weights, computed once per batch."""
 
     def macs(model: VisionTransformer, batch: int) -> int:
         params = parameter_shapes(model, image_shape)

@@ -8,11 +8,11 @@ Statistics = tuple[Any, Any]  # mean and deviation of the images, each a number 
 
 
 def renormalized(flat: dict[str, Any], before: Statistics, after: Statistics) -> dict[str, np.ndarray]:
-    """Return the patch embedding that gives for inputs normalised with `after` what that in `flat` gave with `before`.
+    """Return a patch embedding that maps inputs normalised with `after` as the one in `flat` maps those with `before`.
 
-    flat has the parameters by their paths. A network sees the same in training, too: flip, bilinear rotation and zoom,
-    and the contrast about each channel's mean commute with a change of the statistics (augment.contrast_clip, which
-    clips normalised values, does not). Raises ValueError if the patches have other channels.
+    flat maps paths to parameters. The networks are equivalent in training, too: flip, bilinear rotation and zoom, and
+    contrast about each channel's mean commute with a change of the statistics (augment.contrast_clip, which clips
+    normalised values, does not). Raises ValueError if the number of channels does not fit.
     """
     (old_mean, old_deviation), (mean, deviation) = (
         tuple(np.asarray(x, np.float64) for x in statistics) for statistics in (before, after)

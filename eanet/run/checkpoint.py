@@ -115,8 +115,8 @@ class Checkpoints:
         if jax.process_count() == 1:
             found = self._newest_whole(lambda step: self._read(self._manager, step, like, config), only)
             return found and found[1]
-        # Reading into all processes is an exchange between them, and whoever finds a damaged file would be alone with
-        # it: the first one reads everything before.
+        # Restoring in all processes is a collective operation, which would hang if only one of them found a damaged
+        # file. So the first process reads everything beforehand.
         step = -1
         if jax.process_index() == 0:
             with self._of_this_process_alone() as manager:

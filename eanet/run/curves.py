@@ -76,7 +76,7 @@ def draw_curve(
 def complete_axes(loss: Any, accuracy: Any, num_classes: int | None, xlabel: str) -> None:
     """Finish the axes once their curves are drawn: percent, whole epochs, and a line at ln(classes), if that is known.
 
-    That is the loss of a network that says nothing: validation above it means that the network is confidently wrong.
+    That is the loss of uniform guessing: validation loss above it means that the network is confidently wrong.
     """
     if num_classes is not None:
         label = f"ln({num_classes}): no answer"

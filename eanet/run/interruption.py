@@ -16,13 +16,13 @@ _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar has hidden
 class Interruption:
     """Note the first SIGTERM, SIGINT or SIGHUP in `received`; end the process at the second. A context manager.
 
-    While `at_once` is set, because there is nothing to save, the first one ends the process, with one line. Only who
-    owns the process may set it (`may_exit`); in a notebook, e.g., it stays off.
+    While `at_once` is set, because there is nothing to save, the first one ends the process, with one line. Only the
+    owner of the process may set it (`may_exit`); in a notebook, for example, it stays off.
 
-    Nothing is raised: an exception from a signal handler appears in whatever Python happens to run, also in a callback
-    of XLA's compiler, and there it is a segmentation fault. And as Python runs handlers between two of its own
-    instructions only, and a compilation or a compiled call is one, a thread does the work. A process that compiles
-    nothing (`compiled_calls=False`) needs no thread, and there the second signal does what it does by default.
+    No exception is raised: an exception in a signal handler surfaces in whatever Python code is running, possibly in a
+    callback of XLA's compiler, where it causes a segmentation fault. A thread receives the signals, because Python runs
+    handlers only between bytecode instructions, and a compilation or a compiled call is a single one. A process that
+    compiles nothing (`compiled_calls=False`) needs no thread; there, the second signal has its default effect.
     """
 
     # SIGHUP: its terminal is gone; Windows has none.
@@ -44,7 +44,7 @@ class Interruption:
         self._at_once = value and self._may_exit
 
     def __enter__(self) -> "Interruption":
-        # nohup has SIGHUP ignored, and so it stays; SIGINT, which a shell's background has ignored, stops a run.
+        # SIGHUP stays ignored under nohup; SIGINT stops a run even if a shell's background job ignored it.
         numbers = [n for n in self._SIGNALS if n.name != "SIGHUP" or signal.getsignal(n) != signal.SIG_IGN]
         if self._compiled_calls:
             ours, self._bell = socket.socketpair()

@@ -1,4 +1,4 @@
-"""Weights & Biases, imported only if it is switched on; the dashboard apart, nobody else imports it.
+"""Logging to Weights & Biases, imported only if enabled. Only eanet.dashboard imports it as well.
 
 Without an account or a network a run is logged offline, beside its other files, and says how to upload it. Whatever
 W&B and its server do, a run goes on. If something went wrong, it is written again at its end, whole, offline, from

@@ -41,7 +41,7 @@ def estimate(values: Sequence[float], limits: tuple[float, float] = (-math.inf, 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference of two means, what speaks for it, and how small a one this many seeds can see."""
+    """A difference of two means, the evidence for it, and the smallest difference that so many seeds can detect."""
 
     test: str  # paired t | Welch t | none
     n: tuple[int, int]  # values on each side that entered

@@ -22,8 +22,8 @@ class Equivalence:
 def equivalence(difference: Difference, margin: float) -> Equivalence:
     """Test a difference for equivalence by two one-sided t tests at 5% (Schuirmann 1987).
 
-    They are rejections of "margin or more behind" and of "margin or more ahead"; a p-value above 5% is no sign of a
-    difference. Raises ValueError for a margin that is not above 0.
+    The null hypotheses are "behind by the margin or more" and "ahead by the margin or more"; a p-value above 5% is not
+    evidence of a difference. Raises ValueError for a margin that is not above 0.
     """
     if not margin > 0:
         raise ValueError(f"margin={margin}; accepted: a number above 0")

@@ -1,4 +1,4 @@
-"""What so many seeds can show, and how many a claim takes.
+"""Statistical power: what a number of seeds can show, and how many seeds a claim needs.
 
 A deviation here is that of the difference between two runs, one of each arm: over common seeds if they are paired, else
 the root of the sum of both arms' variances.

@@ -100,9 +100,9 @@ def networks_at_once(
 
 
 def microbatch(config: ml_collections.ConfigDict, at_once: int | None) -> int:
-    """Return the size of a micro-batch: config.microbatch; if that is 0, the largest part of a batch up to at_once.
+    """Return the size of a micro-batch: config.microbatch or, if 0, the largest divisor of the batch up to at_once.
 
-    A batch without such a part of some size, e.g. of 127 images, stays whole.
+    A batch whose divisors are too small for that, e.g. of 127 images, stays whole.
     """
     if config.microbatch or at_once is None:
         return config.microbatch or config.batch_size

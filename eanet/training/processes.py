@@ -27,9 +27,9 @@ _BY_GLOO = re.compile(r"gloo|connection (reset|closed) by peer", re.IGNORECASE)
 def join() -> None:
     """Join the other processes of a run that a cluster or the environment describes; else do nothing.
 
-    JAX knows Slurm, Open MPI and TPU slices, the last, outside Kubernetes, where JAX_COORDINATOR_ADDRESS=auto asks it
-    to look. Elsewhere every process is told JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Raises UserError if these are not complete or the others do not come.
+    JAX detects Slurm, Open MPI and TPU slices; TPU slices outside Kubernetes need JAX_COORDINATOR_ADDRESS=auto.
+    Elsewhere, every process needs JAX_COORDINATOR_ADDRESS=HOST:PORT of process 0, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. Raises UserError if these are incomplete, or if the other processes do not join.
     """
     env = os.environ
     address = env.get("JAX_COORDINATOR_ADDRESS", "")
@@ -98,7 +98,7 @@ def wait_for_all(purpose: str) -> None:
 
 
 def explain(error: Exception) -> UserError | None:
-    """Return what a failed exchange between processes means for the person; None where the error is another."""
+    """Return a UserError that explains a failed exchange between processes; None for any other error."""
     if jax.process_count() == 1 or isinstance(error, UserError):
         return None
     if not isinstance(error, jax.errors.JaxRuntimeError) and not _BY_GLOO.search(str(error)):

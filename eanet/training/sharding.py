@@ -21,7 +21,7 @@ SEED_AXIS, DATA_AXIS = "seed", "data"
 def make_mesh(members: int = 1, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Make the mesh of all devices: as many along the seed axis as divide the members, the rest along the data axis.
 
-    devices are others than the ones that are there, to compile for. Auto axes: Linen's Dropout fails under JAX's
+    devices, if given, are used instead, e.g. absent ones to compile for. Auto axes: Linen's Dropout fails under JAX's
     default, Explicit.
     """
     count = jax.device_count() if devices is None else len(devices)
@@ -61,9 +61,9 @@ def split_over_data(x: Any) -> Any:
 def over_members(function: Callable[..., Any], mesh: jax.sharding.Mesh, at_once: int) -> Callable[[tuple, tuple], Any]:
     """Return function(*own, *shared) for all members of a run, as a function of the tuples `own` and `shared`.
 
-    The arrays of `own`, and of the result, have a leading axis of the members. The seed axis of the mesh has a part of
-    them each; a part takes `at_once` of its members together, with vmap, and the others after them. One at a time are
-    computed by the very same operations as a single one. To be traced within jax.set_mesh(mesh).
+    The arrays of `own` and of the result have a leading axis of members, which is sharded over the seed axis of the
+    mesh. Each shard computes `at_once` of its members at a time, with vmap. With at_once=1, a member is computed by
+    the same operations as in a run of its own. Must be traced within jax.set_mesh(mesh).
     """
 
     def part(own: tuple, shared: tuple) -> Any:

@@ -1,6 +1,6 @@
-"""The compiled heart: training state, one step, many steps in a call, and evaluation. Pure, no I/O.
+"""The compiled functions: training state, one step, many steps in a call, and evaluation. Pure, no I/O.
 
-A batch's way: uint8 images on the device → the epoch's order → augmentation → model → loss over the real
+The path of a batch: uint8 images on the device → the epoch's order → augmentation → model → loss over the real
 examples → gradients → optimizer. All randomness is a function of (seed, purpose, step): nothing is carried
 from step to step, so a run that resumes continues with the same bits.
 """

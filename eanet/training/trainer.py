@@ -100,7 +100,7 @@ class Trainer:
         )
 
     def lower_step(self, images: Any, labels: Any) -> jax.stages.Lowered:
-        """Lower one step on one batch, out of whose costs those of a call are made: XLA counts a loop's body once."""
+        """Lower one step on one batch, to derive the costs of a call from it: XLA counts a loop's body only once."""
         batch = self.experiment.batch_size
 
         def one(state: step.TrainState, key: jax.Array, hyperparameters: Any, *shared: jax.Array) -> Any:
@@ -155,9 +155,9 @@ class Trainer:
         return jax.device_get(_epoch_orders(self.experiment, self._seeds, np.int32(epoch)))
 
     def train(self, state: step.TrainState, images: Any, labels: Any, num_steps: int) -> tuple:
-        """Take steps of every member, and return the state, and on the host step.Monitor and the epoch's sums.
+        """Take steps of every member, and return the new state and, on the host, a step.Monitor and the epoch's sums.
 
-        images and labels are what compile_training got. The old state is used up.
+        images and labels are those passed to compile_training. The old state is donated.
         """
         if self._feed is not None:
             return self._train_from_feed(state, num_steps)

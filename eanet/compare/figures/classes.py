@@ -1,4 +1,4 @@
-"""A comparison class by class, as pictures: what each arm gains and loses, and what it takes for what."""
+"""A comparison class by class, as pictures: accuracy gained and lost, and confusion matrices."""
 
 import math
 import textwrap
@@ -77,9 +77,9 @@ def _by_class(arm: Arm) -> np.ndarray:
 
 
 def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
-    """Draw what the baseline and the best other arm take for what, and give a caption too.
+    """Draw the confusion matrices of the baseline and the best other arm, and return a caption as well.
 
-    Between superclasses if the records know them, else between classes; None if there are too many of both.
+    The matrices are of superclasses if the records have them, else of classes. Returns None if there are too many.
     """
     known = next((run for arm in comparison.arms for run in arm.runs if run.superclass_names), None)
     first = comparison.arms[0].runs[0]
@@ -101,13 +101,13 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
 
 
 def draw_confusion(shares: dict[str, np.ndarray], names: Sequence[str], images: str) -> Figure:
-    """Draw tables that shares_of makes side by side, under their titles; images says of what, e.g. test images."""
+    """Draw confusion matrices from shares_of, by title, side by side; images names the data, e.g. test images."""
     side = 0.9 + 0.24 * len(names)
     room = 0.075 * max(map(len, names))  # for a name beside the panel, and for one below it
     figure, axes = plt.subplots(
         1, len(shares), figsize=(side * len(shares) + room + 0.8, side + room), layout="compressed", squeeze=False
     )
-    norm = PowerNorm(0.5, 0, np.nanmax(list(shares.values())))  # what is right would leave what is wrong in the dark
+    norm = PowerNorm(0.5, 0, np.nanmax(list(shares.values())))  # on a linear scale errors would be too dark to see
     for axis, (title, share) in zip(axes[0], shares.items(), strict=True):
         mesh = axis.pcolormesh(share, cmap="viridis", norm=norm)
         for true, taken in np.argwhere(np.nan_to_num(share) >= WRITTEN):
@@ -133,7 +133,7 @@ def _shares(arm: Arm, count: int, of: np.ndarray | None) -> np.ndarray:
 
 
 def shares_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
-    """Return the percentage of each true class, a row, that is taken for each; NaN if it has no image.
+    """Return the confusion matrix, in percent of each true class (a row); NaN if the class has no image.
 
     pairs are true and predicted classes of several networks.
     """
