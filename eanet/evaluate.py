@@ -66,7 +66,7 @@ def evaluate_weights(config: ml_collections.ConfigDict, split: str) -> dict[str,
     processes.join()
     mesh = sharding.make_mesh(len(members.members_from_config(config.to_dict())))
     sharding.check_batch(config.train, mesh)
-    dataset = processes.first_alone(lambda: data.load(config.data))
+    dataset = processes.first_process_first(lambda: data.load(config.data))
     rules.validate_for_images(config, dataset.train.images.shape[1:])
     weights = read_initial_weights(config, dataset)
     trainer = Trainer(config, dataset, mesh)

@@ -34,7 +34,7 @@ class Spread:
 
     name: str
     deviation: float  # a fraction
-    freedom: float  # with which it was estimated; infinite for one that was given
+    df: float  # with which it was estimated; infinite for one that was given
     paired: bool  # are the seeds shared, so that a seed's part in the spread cancels?
     hours: float  # of a seed of both arms; NaN where it was not measured
 
@@ -66,10 +66,10 @@ def spreads_of_runs(result: comparison.Comparison) -> list[Spread]:
     if not result.versus:
         estimate = base.estimate("test/accuracy")
         if estimate.n > 1 and estimate.deviation > 0:
-            freedom = 2.0 * (estimate.n - 1)
-            return [Spread(base.name, math.sqrt(2) * estimate.deviation, freedom, False, 2 * _hours(base))]
+            df = 2.0 * (estimate.n - 1)
+            return [Spread(base.name, math.sqrt(2) * estimate.deviation, df, False, 2 * _hours(base))]
     spreads = [
-        Spread(arm.name, one.deviation, one.freedom, one.test == "paired t", _hours(arm) + _hours(base))
+        Spread(arm.name, one.deviation, one.df, one.test == "paired t", _hours(arm) + _hours(base))
         for arm in result.arms
         if arm is not base and (one := result.versus[arm.name].difference).test != "none"
     ]
@@ -128,8 +128,8 @@ def table_of(spreads: list[Spread], margin: float) -> Table:
         table.add_column(title, justify="right")
     for one in spreads:
         limit = one.deviation
-        if math.isfinite(one.freedom):
-            limit = statistics.deviation_limit(one.deviation, one.freedom)
+        if math.isfinite(one.df):
+            limit = statistics.deviation_limit(one.deviation, one.df)
         likely, careful = (seeds_needed(margin, deviation, one.paired) for deviation in (one.deviation, limit))
         seeds = [
             _range(getattr(likely, field.name), getattr(careful, field.name)) for field in dataclasses.fields(Seeds)
@@ -190,7 +190,7 @@ def _explanations(spreads: list[Spread], margin: float) -> list[str]:
         f"To show that one arm is ahead in {_PROBABILITY:.0%} of pairs of seeds takes "
         f"{statistics.seeds_for_superiority(_PROBABILITY)} seeds of each, whatever the deviation.",
     ]
-    if any(math.isfinite(one.freedom) for one in spreads):
+    if any(math.isfinite(one.df) for one in spreads):
         lines.insert(1, f"In brackets: with its upper {power} limit, because few seeds say little of a deviation.")
     return lines
 

@@ -25,7 +25,7 @@ from eanet.run.outputs import Outputs
 from eanet.run.progress import RunProgress
 from eanet.run.record import Record
 from eanet.run.results import describe_cost, summarize, write_curves, write_predictions
-from eanet.run.rows import combine, describe_results, glance, rows_of
+from eanet.run.rows import combine, describe_results, progress_metrics, rows_of
 from eanet.run.scores import Scores, what_diverged
 from eanet.training import metrics, processes, sharding, step
 from eanet.training.members import Member, members_from_config
@@ -63,7 +63,7 @@ def train(
         record.check_place()
         mesh = sharding.make_mesh(len(networks))
         sharding.check_batch(config.train, mesh)
-        dataset = processes.first_alone(lambda: data.load(config.data))
+        dataset = processes.first_process_first(lambda: data.load(config.data))
         rules.validate_for_data(config, dataset.train.images.shape[1:], len(dataset.train))
         _check_digest(record, dataset, config.data.dir)
         begin_with = None
@@ -168,7 +168,7 @@ class Run:
                     self._write_row(numbers, speed, validation)
                     if self._checkpoint_is_due():
                         self._save()
-                whose, glance_at = glance(self._members, numbers)
+                whose, glance_at = progress_metrics(self._members, numbers)
                 self._bar.update(clock.step, glance_at | speed, whose)
                 if asked:
                     self._stop(asked)
@@ -190,7 +190,7 @@ class Run:
     def _agree(self, interruption: Interruption) -> int:
         """Set the pace of all processes to the slowest, and return a signal that any has received; 0 for none."""
         clock, received = self._clock, interruption.received or 0
-        clock.pace, asked = processes.least_pace_and_highest_signal(clock.pace, received)
+        clock.pace, asked = processes.agree_on_pace_and_signal(clock.pace, received)
         return asked
 
     def _stop(self, asked: int) -> NoReturn:

@@ -46,7 +46,7 @@ def test_runs_give_the_paired_deviation_its_limit_and_hours(tmp_path, monkeypatc
     result = read_comparison(tmp_path)
     (spread,) = plan.spreads_of_runs(result)
     (versus,) = result.versus.values()
-    assert (spread.deviation, spread.freedom, spread.paired) == (versus.difference.deviation, 2, True)
+    assert (spread.deviation, spread.df, spread.paired) == (versus.difference.deviation, 2, True)
     seconds = sum(arm.estimate("seconds").mean for arm in result.arms)
     assert spread.hours == pytest.approx(seconds / 3600)
     printed = _run(monkeypatch, capsys, "--margin=1", f"--runs={tmp_path}")
@@ -59,7 +59,7 @@ def test_runs_give_the_paired_deviation_its_limit_and_hours(tmp_path, monkeypatc
 def test_one_arm_is_planned_against_another_like_it(tmp_path):
     write_arm(tmp_path, "eanet", _OURS)
     (spread,) = plan.spreads_of_runs(read_comparison(tmp_path))
-    assert (spread.deviation, spread.freedom, spread.paired) == (pytest.approx(math.sqrt(2) * 0.02), 4, False)
+    assert (spread.deviation, spread.df, spread.paired) == (pytest.approx(math.sqrt(2) * 0.02), 4, False)
 
 
 @pytest.mark.parametrize(

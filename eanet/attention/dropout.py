@@ -17,7 +17,7 @@ _places: contextvars.ContextVar[jax.Array | None] = contextvars.ContextVar("plac
 
 
 @contextlib.contextmanager
-def drawing_by_place(places: jax.Array) -> Iterator[None]:
+def per_example_dropout(places: jax.Array) -> Iterator[None]:
     """Make the dropout of a network traced in this context depend on each example's place in the batch alone.
 
     places is int32 [batch]. The same values are then dropped if a batch is cut into parts or sharded over devices.
@@ -31,7 +31,7 @@ def drawing_by_place(places: jax.Array) -> Iterator[None]:
         _places.reset(token)
 
 
-def levels(rate: float) -> tuple[int, int]:
+def quantized_rate(rate: float) -> tuple[int, int]:
     """Return how many of how many equally likely draws drop a value at this rate, e.g. (51, 256) for 0.2."""
     for bits in (8, 16):
         of = 2**bits
@@ -79,7 +79,7 @@ class Dropout(nn.Module):
 
         The first axis is the batch's.
         """
-        dropped, of = levels(self.rate)
+        dropped, of = quantized_rate(self.rate)
         key, bits, places = self.make_rng("dropout"), of.bit_length() - 1, _places.get()
         if places is None:
             draws = random_bits(key, shape, bits)

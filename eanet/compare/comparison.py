@@ -24,7 +24,7 @@ _SAME = ("data.name", "data.validation_fraction", "data.test_fraction", "data.ev
 
 
 @dataclasses.dataclass(frozen=True)
-class Versus:
+class BaselineComparison:
     """An arm against the baseline, by test accuracy."""
 
     difference: Difference
@@ -45,7 +45,7 @@ class Comparison:
 
     arms: list[Arm]
     baseline: Arm
-    versus: dict[str, Versus]  # by the arm's name; the baseline has none
+    versus: dict[str, BaselineComparison]  # by the arm's name; the baseline has none
     margin: float  # of equivalence in test accuracy, as a fraction; 0 = not asked for
     spreads: list[Spread]  # by source of randomness; empty if not asked for
     also_differ: dict[str, list[Any]]  # fields that the arms are not named by, with their values
@@ -173,7 +173,7 @@ def _find_baseline(arms: list[Arm], text: str) -> Arm:
     matching = [
         arm
         for arm in arms
-        if all(_fits(run.fields.get(field), value) for field, value in wanted.items() for run in arm.runs)
+        if all(_matches(run.fields.get(field), value) for field, value in wanted.items() for run in arm.runs)
     ]
     if not matching or (text and len(matching) > 1):
         names = "; ".join(",".join(f"{field}={value}" for field, value in arm.by.items()) for arm in arms)
@@ -181,7 +181,7 @@ def _find_baseline(arms: list[Arm], text: str) -> Arm:
     return matching[0]
 
 
-def _fits(value: Any, text: str) -> bool:
+def _matches(value: Any, text: str) -> bool:
     """Return whether a value is what a person writes for it; 1e-3 is 0.001."""
     try:
         return value == float(text)
@@ -189,7 +189,7 @@ def _fits(value: Any, text: str) -> bool:
         return str(value) == text
 
 
-def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, Versus]:
+def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, BaselineComparison]:
     others = [arm for arm in arms if arm is not base]
     differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
     equivalences = [statistics.equivalence(one, margin) if margin else None for one in differences]
@@ -198,7 +198,7 @@ def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, Versus]:
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     equivalence_holm = statistics.holm([one.p_value if one else math.nan for one in equivalences])
     return {
-        arm.name: Versus(
+        arm.name: BaselineComparison(
             difference=differences[i],
             with_images=_seeds_and_images(arm, base, differences[i]),
             superiority=statistics.superiority(differences[i]),

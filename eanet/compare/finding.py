@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from eanet import statistics
-from eanet.compare.comparison import Comparison, Versus
+from eanet.compare.comparison import BaselineComparison, Comparison
 from eanet.compare.verdict import points
 
 
@@ -24,7 +24,7 @@ def finding(comparison: Comparison) -> str:
     return f"{said}.{_verdicts(comparison, tested)}"
 
 
-def _verdicts(comparison: Comparison, tested: Mapping[str, Versus]) -> str:
+def _verdicts(comparison: Comparison, tested: Mapping[str, BaselineComparison]) -> str:
     """Add the verdict on each arm, if a margin was given."""
     if not comparison.margin:
         return ""
@@ -44,7 +44,7 @@ def _alone(comparison: Comparison) -> str:
     return f"{arm.name}: test accuracy {estimate.mean:.2%} ({spread}); there is no other arm to compare it with."
 
 
-def _untested(base: str, versus: Mapping[str, Versus]) -> str:
+def _untested(base: str, versus: Mapping[str, BaselineComparison]) -> str:
     name = _largest(versus)
     difference = versus[name].difference
     why = "The differences do not vary between seeds, so that there is no test of them"
@@ -55,7 +55,9 @@ def _untested(base: str, versus: Mapping[str, Versus]) -> str:
     return f"{why}: {only}{name} is {_way(difference.mean)} {base} in test accuracy here, and {end}."
 
 
-def _found(base: str, versus: Mapping[str, Versus], found: Mapping[str, Versus], corrected: str) -> str:
+def _found(
+    base: str, versus: Mapping[str, BaselineComparison], found: Mapping[str, BaselineComparison], corrected: str
+) -> str:
     """Name the arms that differ from the baseline; of many the one furthest ahead and the one furthest behind."""
     order = sorted(found, key=lambda name: found[name].difference.mean)
     ahead = [name for name in order if found[name].difference.mean > 0]
@@ -73,7 +75,7 @@ def _found(base: str, versus: Mapping[str, Versus], found: Mapping[str, Versus],
     return f"In test accuracy {start} from the baseline ({counts}); {most}{'; '.join(clauses)}"
 
 
-def _not_found(base: str, tested: Mapping[str, Versus], corrected: str) -> str:
+def _not_found(base: str, tested: Mapping[str, BaselineComparison], corrected: str) -> str:
     name = _largest(tested)
     one = tested[name]
     whom, which = (
@@ -88,7 +90,7 @@ def _not_found(base: str, tested: Mapping[str, Versus], corrected: str) -> str:
     )
 
 
-def _largest(versus: Mapping[str, Versus]) -> str:
+def _largest(versus: Mapping[str, BaselineComparison]) -> str:
     return max(versus, key=lambda name: abs(versus[name].difference.mean))
 
 
@@ -98,7 +100,7 @@ def _way(difference: float) -> str:
     return f"{100 * abs(difference):.2f} points {'ahead of' if difference > 0 else 'behind'}"
 
 
-def _evidence(versus: Versus, corrected: str) -> str:
+def _evidence(versus: BaselineComparison, corrected: str) -> str:
     difference = versus.difference
     low, high = (100 * min(1, max(-1, difference.mean + sign * difference.half_width)) for sign in (-1, 1))
     p = "p < 0.001" if versus.p_holm < 0.001 else f"p = {versus.p_holm:.3f}"

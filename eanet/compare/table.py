@@ -14,7 +14,7 @@ from rich.text import Text
 
 from eanet import statistics
 from eanet.compare.arm import Arm
-from eanet.compare.comparison import Comparison, Versus
+from eanet.compare.comparison import BaselineComparison, Comparison
 from eanet.compare.finding import finding
 from eanet.compare.finished_run import ACCURACIES, METRICS
 from eanet.compare.verdict import points
@@ -221,7 +221,7 @@ def _csv_estimate(metric: str, arm: Arm) -> dict[str, float]:
     return {f"{metric}{suffix}": value for suffix, value in values.items()}
 
 
-def _notes(versus: Versus) -> list[str]:
+def _notes(versus: BaselineComparison) -> list[str]:
     return [*filter(None, [versus.difference.why_no_test]), *versus.notes]
 
 
@@ -258,7 +258,7 @@ def _chance(superiority: Superiority) -> Cell:
     return Cell(f"{middle:.0f} ({low:.0f} to {high:.0f})", superiority.probability)
 
 
-def _equivalence(versus: Versus) -> list[Cell]:
+def _equivalence(versus: BaselineComparison) -> list[Cell]:
     found = versus.equivalence
     if math.isnan(found.p_value):
         return [Cell("–", math.nan)] * 2

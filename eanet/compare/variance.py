@@ -48,9 +48,9 @@ def by_source(arms: Sequence[Arm]) -> list[Spread]:
     for name, group in groups.items():
         whole = next((np.var(values, ddof=1) for varied, values in group if len(varied) == len(SOURCES)), math.nan)
         for varied, values in sorted(group, key=lambda one: (-len(one[0]), [*SOURCES].index(one[0][0]))):
-            deviation, freedom = float(np.std(values, ddof=1)), len(values) - 1
+            deviation, df = float(np.std(values, ddof=1)), len(values) - 1
             low, high = (
-                deviation * math.sqrt(freedom / float(stats.chi2.ppf(share, freedom)))
+                deviation * math.sqrt(df / float(stats.chi2.ppf(share, df)))
                 for share in ((1 + statistics.LEVEL) / 2, (1 - statistics.LEVEL) / 2)
             )
             share = deviation**2 / whole if whole else math.nan

@@ -174,7 +174,7 @@ def confusion(inspections: Sequence[Inspection], dataset: Dataset) -> Drawn:
         return None
     of = np.asarray(dataset.superclass_of) if dataset.superclass_names else np.arange(len(names))
     shares = {
-        one.name: classes.shares_of(
+        one.name: classes.confusion_matrix(
             [(of[one.mistakes.labels], of[predicted]) for predicted in one.mistakes.predicted], len(names)
         )
         for one in inspections

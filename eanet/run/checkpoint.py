@@ -122,7 +122,7 @@ class Checkpoints:
             with self._of_this_process_alone() as manager:
                 found = self._newest_whole(lambda step: self._read(manager, step, _on_one_device(like), config), only)
             step = found[0] if found else -1
-        step = processes.tell_all(step)
+        step = processes.broadcast_from_first(step)
         self._manager.reload()
         return None if step < 0 else self._read(self._manager, step, like, config)
 

@@ -80,7 +80,7 @@ def _of_run(
     fields = source.to_dict()
     if source.data.name != config.data.name:
         source.data.dir = config.data.dir  # its own may be another machine's
-        seen = processes.first_alone(lambda: data.load(source.data))
+        seen = processes.first_process_first(lambda: data.load(source.data))
     else:
         seen = dataset
     if not record.has_checkpoint():

@@ -40,8 +40,10 @@ def combine(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, flo
     return row
 
 
-def glance(members: Sequence[Member], numbers: Mapping[Member, Mapping[str, float]]) -> tuple[str, dict[str, float]]:
-    """Return what shows at a glance how a run gets on: the metrics' mean over the seeds, and whose they are.
+def progress_metrics(
+    members: Sequence[Member], numbers: Mapping[Member, Mapping[str, float]]
+) -> tuple[str, dict[str, float]]:
+    """Return what shows the progress of a run at a glance: whose metrics, and their mean over the seeds.
 
     Of a grid it is the best point's: the highest validation accuracy, or the lowest training loss before there is
     one. `numbers` has no entry for a member that has diverged.

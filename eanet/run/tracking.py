@@ -37,7 +37,7 @@ def arm(config: dict[str, Any]) -> str:
     return f"{config['data']['name']}-{model['attention']}{heads}-{stored.fingerprint(rest)}"
 
 
-class _Heard:
+class _Messages:
     """Takes what W&B would print, to be said in one line of ours: the last failed request, and the first warning."""
 
     def __init__(self) -> None:
@@ -68,9 +68,9 @@ class Tracker:
         run: Any = None,
         workdir: pathlib.Path | None = None,
         reopen: Callable[[str], Any] | None = None,
-        heard: _Heard | None = None,
+        heard: _Messages | None = None,
     ):
-        self._run, self._workdir, self._reopen, self._heard = run, workdir, reopen, heard or _Heard()
+        self._run, self._workdir, self._reopen, self._heard = run, workdir, reopen, heard or _Messages()
         self._facts: dict[str, Any] = {}
         self._fault = ""  # after which nothing more is sent
         self._logged = -1  # the last step that the server has
@@ -185,7 +185,7 @@ def start(
     wanted = config["wandb"]["mode"]
     if wanted == "disabled" or not primary:
         return Tracker()
-    workdir, heard, notice, fault = pathlib.Path(workdir).absolute(), _Heard(), "", ""
+    workdir, heard, notice, fault = pathlib.Path(workdir).absolute(), _Messages(), "", ""
 
     def init(run_id: str, mode: str) -> Any:
         return _init(config, workdir, run_id, mode, ("train", "val", "inspect", *members), heard)
@@ -232,7 +232,7 @@ def add_pictures(config: dict[str, Any], workdir: pathlib.Path, name: str, pictu
     tracker.finish()
 
 
-def _choose_mode(waiting: bool, heard: _Heard) -> tuple[str, str]:
+def _choose_mode(waiting: bool, heard: _Messages) -> tuple[str, str]:
     """Return what the environment or settings say, else online where a key is found that the server accepts.
 
     Beside it stands why a run is logged offline, if nothing is wrong. Raises W&B's errors where the server does not
@@ -258,7 +258,7 @@ def _choose_mode(waiting: bool, heard: _Heard) -> tuple[str, str]:
             del os.environ["WANDB_HTTP_TIMEOUT"]
 
 
-def _setup(heard: _Heard) -> Any:
+def _setup(heard: _Messages) -> Any:
     """Prepare W&B in this process, silent: what it would print goes to `heard`."""
     import wandb
 
@@ -273,7 +273,7 @@ def _init(
     run_id: str,
     mode: str,
     prefixes: Sequence[str],
-    heard: _Heard,
+    heard: _Messages,
 ) -> Any:
     import wandb
 

@@ -45,7 +45,7 @@ def seeds_and_images(ours: np.ndarray, theirs: np.ndarray, paired: bool) -> Seed
     variance = seeds + own
     if variance == 0:
         return SeedsAndImages(*[math.nan] * 3)
-    squares = sum(part**2 / freedom for part, freedom in (*seeds_terms, (per_image, images - 1), *rest_terms))
+    squares = sum(part**2 / df for part, df in (*seeds_terms, (per_image, images - 1), *rest_terms))
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, variance**2 / squares)) * math.sqrt(variance)
     return SeedsAndImages(half_width, math.sqrt(seeds), math.sqrt(own))
 

@@ -49,8 +49,8 @@ class Difference:
     half_width: float  # of the 95% interval; NaN without a test
     p_value: float  # two-sided; NaN without a test
     detectable: float  # smallest true difference found with 80% power at 5%; NaN without a test
-    error: float  # standard error of the mean; NaN without a test
-    freedom: float  # its degrees of freedom; NaN without a test
+    standard_error: float  # of the mean; NaN without a test
+    df: float  # its degrees of freedom; NaN without a test
     deviation: float  # of the difference between two runs, one of each arm; NaN without a test
     why_no_test: str = ""
 
@@ -77,10 +77,10 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     variances = [float(np.var(side, ddof=1)) for side in (a, b)]
     parts = [variance / len(side) for variance, side in zip(variances, (a, b), strict=True)]
     squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
-    freedom = sum(parts) ** 2 / squares if squares else len(a) + len(b) - 2.0
+    df = sum(parts) ** 2 / squares if squares else len(a) + len(b) - 2.0
     unvaried = "the values do not vary between seeds"
     deviation = math.sqrt(sum(variances))
-    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), freedom, deviation, unvaried)
+    return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), df, deviation, unvaried)
 
 
 def _untested(n: tuple[int, int], mean: float, why: str) -> Difference:
@@ -88,14 +88,14 @@ def _untested(n: tuple[int, int], mean: float, why: str) -> Difference:
 
 
 def _tested(
-    test: str, n: tuple[int, int], mean: float, error: float, freedom: float, deviation: float, unvaried: str
+    test: str, n: tuple[int, int], mean: float, error: float, df: float, deviation: float, unvaried: str
 ) -> Difference:
     if error < _ROUNDING:  # the seeds agree: no spread, no test
         return _untested(n, mean, unvaried)
-    half_width = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
-    p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
-    detectable = detectable_difference(error, freedom)
-    return Difference(test, n, mean, half_width, p_value, detectable, error, freedom, deviation)
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    p_value = float(2 * stats.t.sf(abs(mean) / error, df))
+    detectable = detectable_difference(error, df)
+    return Difference(test, n, mean, half_width, p_value, detectable, error, df, deviation)
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided") -> float:

@@ -29,7 +29,7 @@ def equivalence(difference: Difference, margin: float) -> Equivalence:
         raise ValueError(f"margin={margin}; accepted: a number above 0")
     if difference.test == "none":
         return Equivalence(margin, *[math.nan] * 3)
-    mean, error, freedom = difference.mean, difference.error, difference.freedom
-    p_value = max(stats.t.sf((mean + margin) / error, freedom), stats.t.cdf((mean - margin) / error, freedom))
-    half_width = float(stats.t.ppf(LEVEL, freedom)) * error
+    mean, error, df = difference.mean, difference.standard_error, difference.df
+    p_value = max(stats.t.sf((mean + margin) / error, df), stats.t.cdf((mean - margin) / error, df))
+    half_width = float(stats.t.ppf(LEVEL, df)) * error
     return Equivalence(margin, float(p_value), mean - half_width, mean + half_width)

@@ -18,33 +18,33 @@ _QUANTILES = (np.arange(2000) + 0.5) / 2000  # over which a chance is averaged
 _CERTAIN = 30.0  # a difference of so many standard errors is found, whatever the degrees of freedom
 
 
-def detectable_difference(error: float, freedom: float) -> float:
+def detectable_difference(error: float, df: float) -> float:
     """Return the smallest true difference that a two-sided t test at 5% finds with 80% power.
 
-    error is the standard error of the difference as estimated, freedom its degrees of freedom. Found by
+    error is the standard error of the difference as estimated, df its degrees of freedom. Found by
     inverting the noncentral t distribution; the far tail's chance of the wrong sign is left out.
     """
-    critical = stats.t.ppf((1 + LEVEL) / 2, freedom)
-    shift = optimize.brentq(lambda x: float(stats.nct.sf(critical, freedom, x)) - POWER, 0.0, 10 * critical + 10)
+    critical = stats.t.ppf((1 + LEVEL) / 2, df)
+    shift = optimize.brentq(lambda x: float(stats.nct.sf(critical, df, x)) - POWER, 0.0, 10 * critical + 10)
     return float(shift) * error
 
 
-def power_of_difference(true: float, error: float, freedom: float) -> float:
+def power_of_difference(true: float, error: float, df: float) -> float:
     """Return the chance that a two-sided t test at 5% finds a true difference, from the noncentral t distribution."""
-    critical, shift = float(stats.t.ppf((1 + LEVEL) / 2, freedom)), abs(true) / error
+    critical, shift = float(stats.t.ppf((1 + LEVEL) / 2, df)), abs(true) / error
     if shift > _CERTAIN + critical:
         return 1.0
-    return float(stats.nct.sf(critical, freedom, shift) + stats.nct.cdf(-critical, freedom, shift))
+    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
 
 
-def power_of_equivalence(margin: float, error: float, freedom: float, true: float = 0.0) -> float:
+def power_of_equivalence(margin: float, error: float, df: float, true: float = 0.0) -> float:
     """Return the chance that two one-sided tests at 5% find a true difference within the margin (Phillips 1990).
 
     The means must lie within margin - t * (estimated error); that error varies as a chi distribution, over which the
     chance is averaged.
     """
-    estimated = error * np.sqrt(stats.chi2.ppf(_QUANTILES, freedom) / freedom)
-    reach = margin - float(stats.t.ppf(LEVEL, freedom)) * estimated
+    estimated = error * np.sqrt(stats.chi2.ppf(_QUANTILES, df) / df)
+    reach = margin - float(stats.t.ppf(LEVEL, df)) * estimated
     inside = stats.norm.cdf((reach - true) / error) - stats.norm.cdf((-reach - true) / error)
     return float(np.mean(np.where(reach > 0, inside, 0.0)))
 
@@ -77,12 +77,12 @@ def seeds_for_superiority(probability: float) -> int:
     return math.ceil(quantiles**2 / (6 * (probability - 0.5) ** 2))
 
 
-def deviation_limit(deviation: float, freedom: float) -> float:
+def deviation_limit(deviation: float, df: float) -> float:
     """Return the upper 80% limit of a deviation that was estimated with so many degrees of freedom (Browne 1995).
 
     A plan made with it has its power in four of five cases; one made with the estimate itself in about half of them.
     """
-    return deviation * math.sqrt(freedom / float(stats.chi2.ppf(1 - POWER, freedom)))
+    return deviation * math.sqrt(df / float(stats.chi2.ppf(1 - POWER, df)))
 
 
 def _freedom(seeds: int, paired: bool) -> int:

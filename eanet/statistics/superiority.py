@@ -29,22 +29,22 @@ def superiority(difference: Difference) -> Superiority:
     """
     if difference.test == "none":
         return Superiority(*[math.nan] * 3)
-    t, freedom = abs(difference.mean) / difference.error, difference.freedom
+    t, df = abs(difference.mean) / difference.standard_error, difference.df
     t = min(t, _LARGEST)
-    ratio = difference.error / difference.deviation  # 1 / √n if paired
+    ratio = difference.standard_error / difference.deviation  # 1 / √n if paired
     tail = (1 - LEVEL) / 2
-    shifts = t, _noncentrality(t, freedom, 1 - tail), _noncentrality(t, freedom, tail)
+    shifts = t, _noncentrality(t, df, 1 - tail), _noncentrality(t, df, tail)
     middle, low, high = (float(stats.norm.cdf(shift * ratio)) for shift in shifts)
     if difference.mean < 0:  # by symmetry; SciPy's distribution is not defined far below zero
         return Superiority(1 - middle, 1 - high, 1 - low)
     return Superiority(middle, low, high)
 
 
-def _noncentrality(t: float, freedom: float, share: float) -> float:
+def _noncentrality(t: float, df: float, share: float) -> float:
     """Return the noncentrality with which a share of a noncentral t distribution lies below t."""
 
     def excess(shift: float) -> float:
-        below = float(stats.nct.cdf(t, freedom, shift))
+        below = float(stats.nct.cdf(t, df, shift))
         return (float(shift < t) if math.isnan(below) else below) - share  # SciPy gives NaN far from t
 
     reach = 1.0

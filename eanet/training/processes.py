@@ -67,7 +67,7 @@ def _whole(name: str, low: int, high: int) -> int:
     return int(text)
 
 
-def least_pace_and_highest_signal(pace: float, signal: int) -> tuple[float, int]:
+def agree_on_pace_and_signal(pace: float, signal: int) -> tuple[float, int]:
     """Return the smallest pace and the highest number of a signal, 0 for none, that any process has brought."""
     if jax.process_count() == 1:
         return pace, signal
@@ -76,7 +76,7 @@ def least_pace_and_highest_signal(pace: float, signal: int) -> tuple[float, int]
     return float(least[0]), -int(least[1])
 
 
-def first_alone(function: Callable[[], Any]) -> Any:
+def first_process_first(function: Callable[[], Any]) -> Any:
     """Call a function in the first process, and then in the others, which find what it has prepared."""
     if jax.process_index() == 0:
         result = function()
@@ -86,7 +86,7 @@ def first_alone(function: Callable[[], Any]) -> Any:
     return function()
 
 
-def tell_all(number: int) -> int:
+def broadcast_from_first(number: int) -> int:
     """Return every process the first one's number."""
     return number if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 

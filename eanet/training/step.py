@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from eanet.attention.dropout import drawing_by_place
+from eanet.attention.dropout import per_example_dropout
 from eanet.data.augmentation import evaluation_input, training_input
 from eanet.model import map_statistics
 from eanet.training import metrics, sharding
@@ -106,7 +106,7 @@ def train_step(
 
     def part_of_mean_loss(params: Any, part: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
         inputs, labels, weights, places = part
-        with drawing_by_place(places):
+        with per_example_dropout(places):
             logits = experiment.model.apply({"params": params}, inputs, deterministic=False, rngs=rngs)
         values = metrics.per_example(logits, labels, hyperparameters["label_smoothing"])
         sums = {name: jnp.sum(value * weights) for name, value in values.items()}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eanet.attention.dropout import Dropout, drawing_by_place, levels, random_bits
+from eanet.attention.dropout import Dropout, per_example_dropout, quantized_rate, random_bits
 
 
 def _dropped(rate, shape=(64, 1000), seed=0, dtype=jnp.float32):
@@ -30,14 +30,14 @@ def test_rate_and_mean(rate):
 
 @given(st.floats(1e-5, 1 - 1e-5))
 def test_every_rate_is_met_closely(rate):
-    dropped, of = levels(rate)
+    dropped, of = quantized_rate(rate)
     assert 0 < dropped < of <= 65536
     assert abs(dropped / of - rate) <= max(0.02 * min(rate, 1 - rate), 1 / 65536)
 
 
 def test_the_documents_rate_takes_eight_bits_and_a_small_one_sixteen():
-    assert levels(0.2) == (51, 256)
-    assert levels(0.001) == (66, 65536) and levels(0.999) == (65470, 65536)
+    assert quantized_rate(0.2) == (51, 256)
+    assert quantized_rate(0.001) == (66, 65536) and quantized_rate(0.999) == (65470, 65536)
     y = np.asarray(_dropped(0.001, (640, 1000)))
     assert np.mean(y == 0) == pytest.approx(66 / 65536, abs=4 * (0.001 / y.size) ** 0.5)
 
@@ -77,7 +77,7 @@ def test_draws_by_place_do_not_depend_on_how_a_batch_is_cut():
     x = jnp.ones((6, 4, 50))
 
     def dropped(x, places):
-        with drawing_by_place(places):
+        with per_example_dropout(places):
             return Dropout(0.5).apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
 
     whole = dropped(x, jnp.arange(6))

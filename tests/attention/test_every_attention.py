@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eanet.attention import ATTENTIONS, SelfAttention
-from eanet.attention.dropout import drawing_by_place
+from eanet.attention.dropout import per_example_dropout
 from helpers.layers import apply, dropout_key, random_params, tokens
 
 _SIZES = {"external": {"num_heads": 2}, "conv": {"conv_dim": 12}}
@@ -94,7 +94,7 @@ def test_a_batch_that_is_cut_drops_the_same_and_gives_the_same(name):
 
     @jax.jit
     def dropped(x, places):
-        with drawing_by_place(places):
+        with per_example_dropout(places):
             return module.apply({"params": params}, x, deterministic=False, rngs={"dropout": jax.random.key(0)})
 
     whole = dropped(x, jnp.arange(4))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eanet.run.rows import combine, describe_results, glance
+from eanet.run.rows import combine, describe_results, progress_metrics
 from eanet.training.members import Member
 
 
@@ -25,12 +25,12 @@ def test_at_a_glance_seeds_are_averaged_and_points_of_a_grid_are_not():
 
     grid = [Member(seed, (("learning_rate", rate),)) for rate in (0.1, 0.2) for seed in (5, 6)]
     both = list(enumerate(grid))
-    assert glance(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
-    whose, means = glance(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
+    assert progress_metrics(grid, numbers(both)) == ("best of 2, learning_rate=0.1, mean of 2", {"train/loss": 1.5})
+    whose, means = progress_metrics(grid, numbers(both, **{"val/accuracy": (0.3, 0.5, 0.4, 0.6)}))
     assert whose == "best of 2, learning_rate=0.2, mean of 2"
     assert means == {"train/loss": 3.5, "val/accuracy": 0.5}
-    assert glance(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
-    assert glance(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
+    assert progress_metrics(grid, numbers(both[:1] + both[2:]))[0] == "best of 2, learning_rate=0.1, mean of 1"
+    assert progress_metrics(grid[::2], numbers(enumerate(grid[::2])))[0] == "best of 2, learning_rate=0.1"
     seeds = [Member(5), Member(6)]
-    assert glance(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
-    assert glance(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})
+    assert progress_metrics(seeds, numbers(enumerate(seeds))) == ("mean of 2", {"train/loss": 1.5})
+    assert progress_metrics(seeds[:1], numbers(enumerate(seeds[:1]))) == ("", {"train/loss": 1.0})

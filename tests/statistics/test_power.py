@@ -53,7 +53,7 @@ def test_seeds_are_the_fewest_with_the_power(paired):
             (statistics.seeds_for_difference(1.0, deviation, paired), statistics.power_of_difference),
             (
                 statistics.seeds_for_equivalence(1.0, deviation, paired, 0.2),
-                lambda true, error, freedom: statistics.power_of_equivalence(true, error, freedom, 0.2),
+                lambda true, error, df: statistics.power_of_equivalence(true, error, df, 0.2),
             ),
         ):
             reached = [
@@ -97,8 +97,8 @@ def test_what_is_plainer_takes_fewer_seeds(one, other):
     assert statistics.seeds_for_difference(low, 1.0, True) >= statistics.seeds_for_difference(high, 1.0, True) >= 2
 
 
-@pytest.mark.parametrize("freedom", [2, 4, 20])
-def test_the_limit_of_a_deviation_is_above_it_in_four_of_five_cases(freedom):
-    draws = np.random.default_rng(4).normal(0, 1, (_RUNS, freedom + 1))
-    limits = [statistics.deviation_limit(float(deviation), freedom) for deviation in draws.std(axis=1, ddof=1)]
+@pytest.mark.parametrize("df", [2, 4, 20])
+def test_the_limit_of_a_deviation_is_above_it_in_four_of_five_cases(df):
+    draws = np.random.default_rng(4).normal(0, 1, (_RUNS, df + 1))
+    limits = [statistics.deviation_limit(float(deviation), df) for deviation in draws.std(axis=1, ddof=1)]
     assert np.mean(np.array(limits) > 1) == pytest.approx(0.8, abs=0.02)

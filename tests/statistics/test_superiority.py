@@ -50,10 +50,10 @@ def test_its_interval_is_found_wherever_the_mean_is(mean, n):
     result = statistics.superiority(statistics.difference(ours, dict.fromkeys(range(n), 0.0)))
     assert 0 <= result.low <= result.probability <= result.high <= 1
     assert result.probability == pytest.approx(stats.norm.cdf(mean), abs=1e-6)
-    t, freedom = mean * math.sqrt(n), n - 1
+    t, df = mean * math.sqrt(n), n - 1
     if 1e-9 < abs(t) < 5:  # SciPy's noncentral t has no value at 1e-140
         low, high = sorted(math.copysign(1, t) * stats.norm.ppf([result.low, result.high]) * math.sqrt(n))
-        shares = stats.nct.sf(abs(t), freedom, low), stats.nct.cdf(abs(t), freedom, high)
+        shares = stats.nct.sf(abs(t), df, low), stats.nct.cdf(abs(t), df, high)
         assert shares == pytest.approx((0.025, 0.025), abs=1e-3)
 
 

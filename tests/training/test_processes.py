@@ -177,4 +177,4 @@ def test_no_cluster_where_one_is_looked_for_is_one_line(monkeypatch):
 
 
 def test_one_process_agrees_with_itself():
-    assert processes.least_pace_and_highest_signal(2.5, 15) == (2.5, 15)
+    assert processes.agree_on_pace_and_signal(2.5, 15) == (2.5, 15)

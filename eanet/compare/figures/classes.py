@@ -101,7 +101,7 @@ def confusion(comparison: Comparison) -> tuple[Figure, str] | None:
 
 
 def draw_confusion(shares: dict[str, np.ndarray], names: Sequence[str], images: str) -> Figure:
-    """Draw confusion matrices from shares_of, by title, side by side; images names the data, e.g. test images."""
+    """Draw confusion matrices, by title, side by side; images names the data, e.g. test images."""
     side = 0.9 + 0.24 * len(names)
     room = 0.075 * max(map(len, names))  # for a name beside the panel, and for one below it
     figure, axes = plt.subplots(
@@ -129,10 +129,10 @@ def draw_confusion(shares: dict[str, np.ndarray], names: Sequence[str], images: 
 def _shares(arm: Arm, count: int, of: np.ndarray | None) -> np.ndarray:
     """Return the percentage of each true class that is taken for each, over an arm's runs."""
     pairs = [(run.labels, run.predicted) for run in arm.runs]
-    return shares_of(pairs if of is None else [(of[true], of[taken]) for true, taken in pairs], count)
+    return confusion_matrix(pairs if of is None else [(of[true], of[taken]) for true, taken in pairs], count)
 
 
-def shares_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
+def confusion_matrix(pairs: Sequence[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:
     """Return the confusion matrix, in percent of each true class (a row); NaN if the class has no image.
 
     pairs are true and predicted classes of several networks.
