@@ -1,6 +1,6 @@
 """Train one configuration: python main.py --config=configs/eanet.py [--config.FIELD=VALUE …] [--workdir=DIR].
 
-The same command goes on where it stopped; a finished run is left as it is.
+The same command resumes where it stopped; a finished run is left as it is.
 """
 
 # The work is in eanet.train, where it can be tested.

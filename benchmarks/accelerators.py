@@ -2,7 +2,7 @@
 
 Compiles the training and the evaluation of a configuration for the target's devices, for a data set of CIFAR-100's size
 whatever set it names, and prints per device: memory, arithmetic, traffic, exchanges. Bounds follow from the published
-peaks of the device; nothing is run, so they are no measurements. --fit also looks for the largest batch and number
+peaks of the device; nothing is run, so they are not measurements. --fit also looks for the largest batch and number
 of seeds that fit, which compiles several more times.
 """
 
@@ -102,7 +102,7 @@ def devices_of(target: str) -> tuple[Device, list[Any]]:
         return device, topologies.get_topology_desc(target, "tpu", **one).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"--target={target} is no topology that the compiler knows: {reason}") from error
+        raise UserError(f"--target={target} is not a topology that the compiler knows: {reason}") from error
 
 
 def _is_installed(package: str) -> bool:

@@ -1,7 +1,7 @@
 """What a checkpoint costs training: python -m benchmarks.checkpoints [--config=FILE] [--steps=N].
 
-Trains epochs of a few steps in turn without and with a checkpoint at their beginning, which is written while training
-goes on. Prints what the checkpoint adds to its epoch, of so many steps and of the Keras example's length.
+Trains short epochs alternately without and with a checkpoint at their beginning, which is written while training
+continues. Prints what the checkpoint adds to such an epoch, and to one of the Keras example's length.
 """
 
 import statistics

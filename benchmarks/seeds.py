@@ -1,7 +1,7 @@
 """Many seeds in one program against as many processes: python -m benchmarks.seeds [--seeds=1,2,4,8,16].
 
 Images per second, summed over the seeds, of the Keras example's EANet. The processes of one row train at the same time,
-as separate runs on one machine would; the repetitions go round both ways, and the ratio is taken within a round.
+as separate runs on one machine would; repetitions alternate between the two, and the ratio is taken within a round.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """Images per second of this project and its peers, side by side: python -m benchmarks.throughput [options].
 
 Every contender trains and predicts with the same network, batch, dropout and optimizer in a process of its own; the
-repetitions go round the contenders, so that a machine's changing speed meets all of them. Ratios are taken within a
-round. Contenders that are not installed are left out, and said to be.
+repetitions alternate between the contenders, so that changes in the machine's speed affect all alike. Ratios are taken
+within a round. Contenders that are not installed are named and left out.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Training speed of configurations side by side: python -m benchmarks.variants [--config=FILE] 'FIELD=VALUE …' ….
 
 Each argument is a variant of the configuration, 'train.microbatch=32 model.dtype=bfloat16' say; the unchanged one comes
-first. All are compiled in one process; the repetitions go round them, and ratios are taken within a round. Random
+first. All are compiled in one process; repetitions alternate between them, and ratios are taken within a round. Random
 images of CIFAR-100's shape, whatever data set the configuration names.
 """
 

@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config():
-    """Exchange the attention and nothing else."""
+    """Change only the attention."""
     config = default.get_config()
     config.model.attention = "linear"
     config.model.head_dim = 32

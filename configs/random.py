@@ -1,6 +1,6 @@
 """The same network with self-attention whose maps are random and frozen: is any mixing of the tokens enough?
 
-Heads of width 64 give it 1.2% fewer parameters than configs/eanet.py. The maps are no parameters.
+Heads of width 64 give it 1.2% fewer parameters than configs/eanet.py. The maps are not parameters.
 
 Source: Yu et al., "MetaFormer Baselines for Vision" (arXiv 2210.13452), RandFormer.
 Command: python main.py --config=configs/random.py
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config():
-    """Exchange the attention and nothing else."""
+    """Change only the attention."""
     config = default.get_config()
     config.model.attention = "random"
     return config

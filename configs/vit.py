@@ -15,7 +15,7 @@ from eanet.errors import UserError
 
 
 def get_config(heads: str = "4x64"):
-    """Exchange the attention and nothing else."""
+    """Change only the attention."""
     sizes = re.fullmatch(r"(\d+)x(\d+)", heads)
     if not sizes:
         raise UserError(f"--config=configs/vit.py:{heads}; accepted: HEADSxWIDTH, 4x64 say")

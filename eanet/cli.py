@@ -123,7 +123,7 @@ def check_directory(flag: str, path: str | pathlib.Path, new: bool = True) -> No
     path = pathlib.Path(path)
     accepted = f"accepted: a directory{', existing or new' if new else ''}"
     if not rules.is_text(str(path)):
-        raise UserError(f"{flag}={str(path)!r} holds control characters or bytes that are no text; {accepted}")
+        raise UserError(f"{flag}={str(path)!r} holds control characters or bytes that are not text; {accepted}")
     try:
         existing = next(part for part in (path.absolute(), *path.absolute().parents) if part.exists())
     except OSError as error:  # e.g. a name that is too long

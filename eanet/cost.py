@@ -33,7 +33,7 @@ IMAGES = {
     "fashion_mnist": ((28, 28, 1), 10),
 }
 _LARGEST = 512  # value that --match tries
-_NEAR = 0.1  # relative; what is further off is no match
+_NEAR = 0.1  # relative; more is not a match
 
 
 def of_config(config: ml_collections.ConfigDict) -> tuple[VisionTransformer, tuple[int, ...]]:

@@ -7,7 +7,7 @@ A weights file names a layer by its class and its place among the layers of that
 in the order of `model.layers`), whatever the layer's own name is. A model in memory is brought to the same
 names, so one table serves both. What weights cannot tell (activations, epsilons, the order of norm and
 attention) is taken to be the Keras example's. The state of random generators is passed over. The mean and variance
-of the Normalization layer are no parameters here either: inputs are normalised before they come to the network, and
+of the Normalization layer are not parameters here either: inputs are normalised before they come to the network, and
 if that is done with other statistics, the difference is folded into the patch embedding (`from_keras`).
 """
 
@@ -278,7 +278,7 @@ def _read_group(root: Any, h5py: Any) -> Layers:
                 visit(item, path if name == "vars" else f"{path}/{name.lstrip('_')}")
                 continue
             if not isinstance(item, h5py.Dataset):
-                raise OSError(f"{item.name} is no array")
+                raise OSError(f"{item.name} is not an array")
             budget -= item.nbytes
             if item.external or item.is_virtual or budget < 0:
                 raise OSError(f"{item.name} lies outside the file or is too large")

@@ -1,4 +1,4 @@
-"""How many seeds an answer takes: python -m eanet.plan --margin=1.0 (--runs=DIR | --deviation=0.4) [--sweep=FILE].
+"""How many seeds an answer needs: python -m eanet.plan --margin=1.0 (--runs=DIR | --deviation=0.4) [--sweep=FILE].
 
 Prints the seeds of each arm with which a difference of the margin, or equivalence within it, is found with 80% power at
 5%, and what they cost as measured in the runs. --deviation is that of one arm over seeds, in points of test accuracy.

@@ -2,7 +2,7 @@
 
 An image of any size and kind is brought to the size of the training images: its shorter side is resized, the middle is
 cut out. Prints the five likeliest classes with their probabilities, of a run with several seeds the mean over them and
-how many agree. A file that cannot be read is named on stderr, the others go on, and the exit code is 1.
+how many agree. A file that cannot be read is named on stderr, the others continue, and the exit code is 1.
 """
 
 import json

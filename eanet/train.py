@@ -83,7 +83,7 @@ def train(
 
 
 def _check_digest(record: Record, dataset: data.Dataset, directory: str) -> None:
-    """Raise UserError if a run would go on with other images than it began with, as a folder may have changed."""
+    """Raise UserError if a run would resume with other images than it began with, as a folder may have changed."""
     began_with = record.read_note("data.json").get("digest", "")
     if record.has_checkpoint() and began_with != dataset.digest:
         raise UserError(
@@ -194,13 +194,13 @@ class Run:
         return asked
 
     def _stop(self, asked: int) -> NoReturn:
-        """Save, say how to go on, and end as the signal asked."""
+        """Save, say how to resume, and end as the signal asked."""
         self._save()
         self._checkpoints.wait()
         again = "the same command"
         if "WANDB_SWEEP_ID" in os.environ:  # from which the directory has its name
             again += f" with --workdir={self._record.workdir}"
-        _say(f"{signal.Signals(asked).name} at step {self._clock.step}: saved; {again} goes on.")
+        _say(f"{signal.Signals(asked).name} at step {self._clock.step}: saved; {again} resumes.")
         raise SystemExit(128 + asked)
 
     def _training_metrics(self, monitor: step.Monitor, sums: dict[str, Any]) -> dict[Member, dict[str, float]]:
@@ -256,7 +256,7 @@ class Run:
         """Mark a member as diverged, and return the line that says so. Raises UserError if none is left."""
         name = self._members[i].name
         if self._scores.drop(i, step):
-            return f"warning: {name}: {what}; it is left out from here, the others go on"
+            return f"warning: {name}: {what}; it is left out from here, the others continue"
         whose = f"{name}, the last member that had not diverged: " if len(self._members) > 1 else ""
         saved = self._checkpoints.steps()
         kept = f"the last good checkpoint is kept, of step {saved[-1]}" if saved else "there is no checkpoint before"

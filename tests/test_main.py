@@ -95,7 +95,7 @@ def test_a_signal_from_outside_saves_and_exits_with_its_code(tmp_path):
         process.terminate()
         rest = process.stdout.read()
     assert process.returncode == 143
-    assert "SIGTERM at step" in rest and "the same command goes on" in rest
+    assert "SIGTERM at step" in rest and "the same command resumes" in rest
     assert any((tmp_path / "checkpoints").iterdir()) and not (tmp_path / "results.json").exists()
 
 

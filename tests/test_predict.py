@@ -16,7 +16,7 @@ from helpers.tiny import tiny_config
 
 @pytest.fixture
 def files(tmp_path):
-    """Three digits of the test split as files of four times their size, and one that is no image."""
+    """Three digits of the test split as files of four times their size, and one that is not an image."""
     images = data.load(tiny_config().data).test.images[:3, ..., 0]
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
@@ -34,7 +34,7 @@ def test_the_command_classifies_what_it_can_read(finished, files, monkeypatch, c
     with pytest.raises(UserError, match="1 of 4 images could not be read") as refused:
         _main(monkeypatch, workdir, *files, "--json")
     captured = capsys.readouterr()
-    assert refused.value.exit_code == 1 and captured.err.count("\n") == 1 and "bad.png is no image" in captured.err
+    assert refused.value.exit_code == 1 and captured.err.count("\n") == 1 and "bad.png is not a rea" in captured.err
     rows = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["image"] for row in rows] == [files[0], *files[2:]]
     probabilities = load_run(workdir).predict(data.load(tiny_config().data).test.images[:3])[0]

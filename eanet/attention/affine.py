@@ -20,7 +20,7 @@ class Affine(nn.Module):
     shape: tuple[int, ...]
     out_axes: int = 1
     use_kernel: bool = True  # False: the kernel comes back as None
-    use_bias: bool = True  # False: the bias comes back as zeros and is no parameter
+    use_bias: bool = True  # False: the bias comes back as zeros and is not a parameter
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array | None, jax.Array]:

@@ -76,7 +76,7 @@ def main() -> None:
     if arguments.unfinished:
         for flag in ("baseline", "by", "margin", "variance"):
             if getattr(arguments, flag):
-                raise UserError(f"--unfinished and --{flag}: accepted without it, as runs that go on are not tested")
+                raise UserError(f"--unfinished and --{flag}: accepted without it, as runs in progress are not tested")
         _show_unfinished(arguments.directories, out)
         return
     runs, notes = find_runs(arguments.directories)

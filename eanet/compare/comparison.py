@@ -225,7 +225,7 @@ def _seeds_and_images(arm: Arm, base: Arm, difference: Difference) -> SeedsAndIm
 
 
 def _mcnemar(pairs: list[tuple[FinishedRun, FinishedRun]]) -> float:
-    """Combine each direction by itself: pairs that differ in opposite directions are no evidence of a difference."""
+    """Combine each direction by itself: pairs that differ in opposite directions are not evidence of a difference."""
     sided = [
         statistics.combine_p_values([statistics.mcnemar(a.correct, b.correct, direction) for a, b in pairs])
         for direction in ("greater", "less")

@@ -73,7 +73,7 @@ def find_directories(directories: Sequence[str | pathlib.Path]) -> list[pathlib.
     found: dict[pathlib.Path, None] = {}
     for directory in map(pathlib.Path, directories):
         if not directory.is_dir():
-            raise UserError(f"{directory} is no directory; accepted: directories of runs, e.g. runs/heads")
+            raise UserError(f"{directory} is not a directory; accepted: directories of runs, e.g. runs/heads")
         found |= dict.fromkeys(path.parent.resolve() for path in sorted(directory.rglob("config.json")))
     return list(found)
 

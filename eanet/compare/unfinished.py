@@ -1,4 +1,4 @@
-"""Runs that go on or were interrupted, beside finished ones: their validation so far, with no test and no verdict."""
+"""Runs in progress or interrupted, beside finished ones: their validation so far, without tests or verdicts."""
 
 import csv
 import dataclasses

@@ -46,7 +46,7 @@ def _positive(high: float) -> Rule:
 
 
 def is_text(value: Any) -> bool:
-    """Return whether a value is text without control characters and without bytes that are no character."""
+    """Return whether a value is text without control characters and without bytes that are not characters."""
     return type(value) is str and not any(unicodedata.category(character) in ("Cc", "Cs") for character in value)
 
 

@@ -41,10 +41,10 @@ def complete(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
     A field that did not exist yet takes its default, and one that has been retired is left out. Raises UserError for
     a retired field with another value than its old default, for one that this version has never known, and for what
-    is no configuration.
+    is not a configuration.
     """
     if "seed" not in recorded or not isinstance(recorded.get("model"), Mapping):
-        raise UserError("this is no configuration; accepted: what a run has written")
+        raise UserError("this is not a configuration; accepted: what a run has written")
     kept = {}
     for field, value in rules.flatten(recorded).items():
         if field in RETIRED:

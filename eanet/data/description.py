@@ -22,7 +22,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def without_images(description: dict[str, Any]) -> Dataset:
     """Return the data set of a description with black images that take no memory, for what depends on shapes only.
 
-    Raises ValueError if it is no description.
+    Raises ValueError if it is not a description.
     """
     try:
         shape = tuple(int(size) for size in description["image_shape"])

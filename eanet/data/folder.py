@@ -38,7 +38,7 @@ class Listing:
     root: pathlib.Path
     files: dict[str, list[tuple[str, int]]]  # "all" if the folder has no splits
     class_names: tuple[str, ...]
-    others: int  # files that are no images by their names
+    others: int  # files that are not images by their names
 
     def __iter__(self) -> Iterator[pathlib.Path]:
         return (self.root / place for files in self.files.values() for place, _ in files)
@@ -48,7 +48,7 @@ def load_folder(directory: str, image_size: int, test_fraction: float) -> tuple[
     """Return the arrays and the description of a folder, as load_tfds does of a data set; decoded once.
 
     image_size is the side of the images, 0 if all files have one square size. test_fraction is the part of a folder
-    without splits that is its test split. Raises UserError, naming files or classes, for what is no data set.
+    without splits that is its test split. Raises UserError, naming files or classes, if it is not a data set.
     """
     listing = find_files(directory)
     state = _state(listing)
@@ -71,7 +71,7 @@ def load_folder(directory: str, image_size: int, test_fraction: float) -> tuple[
 
 
 def find_files(directory: str) -> Listing:
-    """List the image files of a folder, in the order of their places. Raises UserError for what is no data set."""
+    """List the image files of a folder, in the order of their places. Raises UserError if it is not a data set."""
     if not directory:
         raise UserError(f"config.data.dir='' with config.data.name={FOLDER}; accepted: a folder of images by class")
     root = pathlib.Path(directory).expanduser().absolute()

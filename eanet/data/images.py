@@ -23,7 +23,7 @@ def read_image(path: str | pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
             image = _plain(ImageOps.exif_transpose(opened)).convert("RGB" if channels == 3 else "L")
             image = fit(image, (height, width))
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image that can be read") from error
+        raise UserError(f"{path} is not a readable image") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of broken PNGs
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return np.asarray(image, np.uint8).reshape(height, width, channels)
@@ -43,7 +43,7 @@ def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def look_at(path: str | pathlib.Path) -> tuple[tuple[int, int], frozenset[str]]:
     """Return height and width of an image file as it is shown, and its traits: grey, palette, transparent.
 
-    Only the beginning of the file is read. Raises UserError if it is no image.
+    Only the beginning of the file is read. Raises UserError if it is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -53,7 +53,7 @@ def look_at(path: str | pathlib.Path) -> tuple[tuple[int, int], frozenset[str]]:
             traits = {"grey": image.mode in ("1", "L", "LA") or image.mode[0] == "I", "palette": image.mode == "P"}
             traits["transparent"] = _is_transparent(image)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image that can be read") from error
+        raise UserError(f"{path} is not a readable image") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return (height, width), frozenset(name for name, has in traits.items() if has)

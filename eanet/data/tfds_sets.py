@@ -129,7 +129,7 @@ def _check_kind(name: str, features: Any, splits: Any, image_size: int) -> None:
         if needed not in features:
             raise UserError(f"config.data.name={name}: no feature '{needed}'; accepted: image classification sets")
     if not hasattr(features["label"], "num_classes"):
-        raise UserError(f"config.data.name={name}: its label is no class; accepted: image classification sets")
+        raise UserError(f"config.data.name={name}: its label is not a class; accepted: image classification sets")
     if splits and not ("train" in splits and ("test" in splits or "validation" in splits)):
         raise UserError(
             f"config.data.name={name}: its splits are {', '.join(splits)}; accepted: sets with train, and test or "

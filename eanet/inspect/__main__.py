@@ -1,7 +1,7 @@
 """See what trained runs do: python -m eanet.inspect DIR… [--images=0,17,cat.png] [--out=DIR].
 
 Draws attention maps of the chosen images, describes slots, heads and memories in numbers, removes each slot, head and
-block's attention on images of the validation split, and shows what is taken for what. Writes inspection.html, one file
+block's attention on images of the validation split, and draws confusion matrices. Writes inspection.html, one file
 that needs no server and no network, and pictures beside it. Several runs of one data set stand side by side.
 """
 
@@ -58,7 +58,7 @@ def check_together(runs: Sequence[TrainedRun]) -> None:
 def choose_images(text: str, run: TrainedRun, dataset: Dataset) -> list[tuple[str, np.ndarray]]:
     """Return titles and uint8 images: numbers are test images, anything else is an image file.
 
-    Raises UserError for a number that no test image has, and for a file that is no image.
+    Raises UserError for a number that no test image has, and for a file that is not an image.
     """
     chosen = []
     for part in (part.strip() for part in text.split(",") if part.strip()):

@@ -39,7 +39,7 @@ class Inspection:
         if not axes:
             found.append(f"{self.name}: the attention {self.attention} stores no maps, so none are drawn or described.")
         elif not self.tiles[0][0]:
-            found.append(f"{self.name}: the tokens are no square grid, so no maps are drawn.")
+            found.append(f"{self.name}: the tokens do not form a square grid, so no maps are drawn.")
         if axes and not self.statistics.usage:
             found.append(f"{self.name}: the attention {self.attention} has no slots; its maps are between tokens.")
         if self.study is None:

@@ -34,7 +34,7 @@ def tiles(run: TrainedRun, network: int, images: np.ndarray, queries: Sequence[i
     """Return the maps of every block for each image, by one network of a run.
 
     A slot's tile has its weight at every token. Between tokens a tile has the weights that one query, a token's index,
-    gives to all tokens. Empty lists if the attention has no maps, or the tokens are no square.
+    gives to all tokens. Empty lists if the attention has no maps, or if the tokens do not form a square.
     """
     axes = map_statistics.map_axes(run.experiment.model)
     maps = run.only(network).attention_maps(images) if axes else {}

@@ -156,7 +156,7 @@ def _mmac(model: VisionTransformer, image_shape: tuple[int, ...]) -> float:
 
 
 def count_macs(jaxpr: Any) -> int:
-    """Count the multiply-adds of all matrix products and convolutions in a jaxpr; elementwise work is no multiply-add.
+    """Count the multiply-adds of all matrix products and convolutions in a jaxpr; elementwise work is not counted.
 
     A convolution counts where its kernel reaches over the edge, too. Raises NotImplementedError for a loop of unknown
     length, of which these networks have none.

@@ -82,7 +82,7 @@ class Checkpoints:
             raise self._cannot_be_written(error) from error
 
     def check(self) -> None:
-        """Raise UserError if a save has failed meanwhile; does not wait for one that goes on."""
+        """Raise UserError if a save has failed meanwhile; does not wait for one in progress."""
         if not self._manager.is_saving_in_progress():
             self.wait()  # Orbax gives an error to who waits, and only to the first
 
@@ -98,7 +98,7 @@ class Checkpoints:
         )
         return processes.explain(error) or UserError(
             f"a checkpoint cannot be written in {self._directory}: {_reason(error)}; whole are those of the steps: "
-            f"{kept}; the same command goes on from there",
+            f"{kept}; the same command resumes from there",
             exit_code=1,
         )
 

@@ -60,7 +60,7 @@ class Record:
         return self.workdir / "checkpoints"
 
     def has_checkpoint(self) -> bool:
-        """Return whether a start would go on from a checkpoint."""
+        """Return whether a start would resume from a checkpoint."""
         return self.checkpoints.is_dir() and any(path.name.isdecimal() for path in self.checkpoints.iterdir())
 
     @property
@@ -180,7 +180,7 @@ class Record:
         try:
             yield
         except OSError as error:
-            kept = "what was saved before is intact, and the same command goes on from there"
+            kept = "what was saved before is intact, and the same command resumes from there"
             raise UserError(f"{path} cannot be written: {error.strerror or error}; {kept}", exit_code=1) from error
 
     def rows(self) -> list[dict[str, Any]]:

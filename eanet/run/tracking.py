@@ -1,7 +1,7 @@
 """Logging to Weights & Biases, imported only if enabled. Only eanet.dashboard imports it as well.
 
 Without an account or a network a run is logged offline, beside its other files, and says how to upload it. Whatever
-W&B and its server do, a run goes on. If something went wrong, it is written again at its end, whole, offline, from
+W&B and its server do, a run continues. If something went wrong, it is written again at its end, whole, offline, from
 its own record and with a new id: `wandb sync` appends to what the server has, so that rows which had arrived would be
 there twice, and W&B's own file lacks the rows that its process did not live to write.
 """
@@ -208,7 +208,7 @@ def start(
         try:
             run = init(run_id, "offline")
         except Exception as second:
-            print(f"warning: W&B: {fault}; nor can it log offline ({_reason(second)}): the run goes on without it")
+            print(f"warning: W&B: {fault}; nor can it log offline ({_reason(second)}): the run continues without it")
             return Tracker()
     if fault:
         later = f"logging offline, upload the run at its end with  {_upload(_waiting(workdir, run.id))}"

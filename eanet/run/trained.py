@@ -114,7 +114,7 @@ def _compiled(experiment: Experiment, precision: str, function: Callable[[Any, j
 
 
 def load_run(directory: str | pathlib.Path) -> TrainedRun:
-    """Load the newest checkpoint of a run that has finished, was interrupted, or goes on. Writes nothing.
+    """Load the newest checkpoint of a run that has finished, was interrupted, or is in progress. Writes nothing.
 
     The data set itself is needed only for runs of versions that did not describe it in data.json. Raises UserError if
     the directory holds no run or no checkpoint, or if all networks have diverged.

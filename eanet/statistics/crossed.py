@@ -31,7 +31,7 @@ def seeds_and_images(ours: np.ndarray, theirs: np.ndarray, paired: bool) -> Seed
     if ours.shape[1] != theirs.shape[1]:
         raise ValueError(f"answers to {ours.shape[1]} and to {theirs.shape[1]} images cannot be compared")
     if paired and len(ours) != len(theirs):
-        raise ValueError(f"{len(ours)} and {len(theirs)} seeds are no pairs")
+        raise ValueError(f"{len(ours)} and {len(theirs)} seeds are not pairs")
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     parts = [ours - theirs] if paired else [ours, -theirs]
     if min(map(len, parts)) < 2:

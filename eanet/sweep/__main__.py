@@ -1,6 +1,6 @@
 """Run a W&B sweep file without W&B: python -m eanet.sweep FILE [options] [-- --config.FIELD=VALUE …].
 
-Runs go to runs/<sweep>/<point>. The same command goes on where it stopped: finished points are skipped, unfinished
+Runs go to runs/<sweep>/<point>. The same command resumes where it stopped: finished points are skipped, unfinished
 ones resume, failed ones are tried again. What stands after -- is added to every point's command.
 """
 
@@ -230,7 +230,7 @@ def main() -> None:
     print(table.summary(runner.points))
     if interruption.received:
         command = shlex.join(["python", "-m", "eanet.sweep", *sys.argv[1:]])
-        print(f"{interruption.received.name}: stopped and saved; go on with  {command}")
+        print(f"{interruption.received.name}: stopped and saved; resume with  {command}")
         raise SystemExit(interruption.exit_code)
     if failed:
         raise SystemExit(1)

@@ -84,7 +84,7 @@ def check(name: str, numbers: dict[str, Any]) -> str | None:
         return f"{name} has no {next(key for key in numbers if key not in needs | may)!r}"
     for key, value in numbers.items():
         if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
-            return f"{key}={value!r} is no finite number" + (
+            return f"{key}={value!r} is not a finite number" + (
                 "; YAML reads 1e-3 as text, write 1.0e-3 or 0.001" if isinstance(value, str) else ""
             )
     if needs and not numbers["min"] < numbers["max"]:

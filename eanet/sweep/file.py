@@ -81,7 +81,7 @@ def load(path: str | pathlib.Path) -> SweepFile:
     path = pathlib.Path(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is no file; accepted: a sweep file")
+            raise UserError(f"{path} is not a file; accepted: a sweep file")
         if path.stat().st_size > _MOST_BYTES:
             raise UserError(
                 f"{path} has {path.stat().st_size:,} bytes; accepted: a sweep file of at most {_MOST_BYTES:,}"
@@ -90,7 +90,7 @@ def load(path: str | pathlib.Path) -> SweepFile:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: e.g. a date that does not exist
-        raise UserError(f"{path} is no plain YAML: {error}") from error
+        raise UserError(f"{path} is not plain YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds {type(content).__name__}; accepted: a mapping with {', '.join(_KEYS[:4])}")
     try:
@@ -114,7 +114,7 @@ def _check(path: pathlib.Path, content: dict[str, Any]) -> SweepFile:
         raise _Fault(f"method={_show(method)}; accepted: {', '.join(METHODS)}")
     if not rules.is_text(program) or not _is_file(program):
         raise _Fault(
-            f"program={_show(program)} is no file; accepted: main.py, in the directory from which it is started"
+            f"program={_show(program)} is not a file; accepted: main.py, in the directory from which it is started"
         )
     run_cap = content.get("run_cap", 0)
     if type(run_cap) is not int or not ("run_cap" in content) <= run_cap <= _MOST_POINTS:

@@ -107,7 +107,7 @@ def explain(error: Exception) -> UserError | None:
         return None
     return UserError(
         f"process {jax.process_index()} of {jax.process_count()} has lost another one ({_line(error)}); start all of "
-        "them again with the same command, and the run goes on",
+        "them again with the same command, and the run resumes",
         exit_code=1,
     )
 

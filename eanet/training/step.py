@@ -40,7 +40,7 @@ def stream(experiment: Experiment, key: jax.Array, purpose: Purpose, index: jax.
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a run has learned; with the config, all that it needs to go on."""
+    """All that a run has learned; with the config, all that it needs to resume."""
 
     step: jax.Array  # int32, steps done
     params: Any

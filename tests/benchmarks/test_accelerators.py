@@ -136,7 +136,7 @@ def test_an_unknown_target_is_one_line(target):
 @_needs_libtpu
 def test_a_topology_that_does_not_exist_is_one_line():
     done = _run("--target=v5e:3x7")
-    assert done.returncode == 2 and "error: --target=v5e:3x7 is no topology that the compiler knows" in done.stderr
+    assert done.returncode == 2 and "error: --target=v5e:3x7 is not a topology that the compiler knows" in done.stderr
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")

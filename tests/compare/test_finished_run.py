@@ -112,7 +112,7 @@ def test_a_damaged_run_is_one_line(tmp_path, file, how):
 def test_directories_without_runs_are_one_line(tmp_path):
     (tmp_path / "file").touch()
     for missing in ("nowhere", "file"):
-        with pytest.raises(UserError, match=f"{missing} is no directory; accepted"):
+        with pytest.raises(UserError, match=f"{missing} is not a directory; accepted"):
             finished_run.find_runs([tmp_path / missing])
     with pytest.raises(UserError, match="no finished run under"):
         finished_run.find_runs([tmp_path])

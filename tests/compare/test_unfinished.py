@@ -1,4 +1,4 @@
-"""Runs that go on or were interrupted, read while they do."""
+"""Runs that are in progress or were interrupted, read while they do."""
 
 import csv
 import json
@@ -93,7 +93,7 @@ def test_a_directory_without_runs_and_runs_of_different_data_are_refused(runs, t
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no run under .*empty"):
         find_runs_so_far([tmp_path / "empty"])
-    with pytest.raises(UserError, match="is no directory"):
+    with pytest.raises(UserError, match="is not a directory"):
         find_runs_so_far([tmp_path / "nothing"])
     config = json.loads((runs / "c-new" / "config.json").read_text())
     config["data"]["validation_fraction"] = 0.3

@@ -114,7 +114,7 @@ _SIZE = "and config.data.image_size=0; accepted: a side in pixels, e.g. 64"
         ({"image": (8, 9, 3)}, f"images are (8, 9, 3) {_SIZE}"),
         ({"image": None}, "no feature 'image'; accepted: image classification sets"),
         ({"label": None}, "no feature 'label'; accepted: image classification sets"),
-        ({"label": "number"}, "its label is no class; accepted: image classification sets"),
+        ({"label": "number"}, "its label is not a class; accepted: image classification sets"),
         (
             {"splits": ["train", "extra"]},
             "its splits are train, extra; accepted: sets with train, and test or validation",

@@ -198,7 +198,7 @@ OTHERS = [
     ("eanet.sweep", [], ["file", "--help"]),
     ("eanet.sweep", ["nothing.yaml"], ["nothing.yaml cannot be read: No such file"]),
     ("eanet.sweep", ["."], [". cannot be read: Is a directory"]),
-    ("eanet.sweep", ["/dev/zero"], ["/dev/zero is no file; accepted: a sweep file"]),
+    ("eanet.sweep", ["/dev/zero"], ["/dev/zero is not a file; accepted: a sweep file"]),
     ("eanet.sweep", ["good.yaml", "more"], ["more", "--help", "stands after --"]),
     ("eanet.sweep", ["good.yaml", "--config.seed=3"], ["--config.seed=3", "stands after --"]),
     *[("eanet.sweep", ["good.yaml", f"--jobs={n}"], [f"--jobs={n}", _A]) for n in ("0", "-1", "x", "1.5", "9" * 5)],

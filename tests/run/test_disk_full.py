@@ -1,4 +1,4 @@
-"""A full disk stops a run with one line, loses nothing that was saved, and the run goes on when there is space."""
+"""A full disk stops a run with one line, loses nothing that was saved, and the run resumes when there is space."""
 
 import errno
 import os
@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(small_disk, uninterrupted):
     assert process.returncode == 1
     assert "Traceback" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert "cannot be written" in line and "No space left on device" in line and "the same command goes on" in line
+    assert "cannot be written" in line and "No space left on device" in line and "the same command resumes" in line
     assert not (workdir / "results.json").exists()
     (small_disk / "ballast").unlink()
     code, text = runs.complete(*_ARGUMENTS, f"--workdir={workdir}")

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the same command goes on, and the end has the bits of a run that nobody disturbed."""
+"""SIGKILL at random moments: the same command resumes, and the end has the bits of a run that nobody disturbed."""
 
 import random
 import time

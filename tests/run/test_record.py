@@ -147,7 +147,7 @@ def test_a_first_line_cut_short_is_removed_too(record):
 def test_a_full_disk_is_one_line(record):
     (record.workdir / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(
-        UserError, match=r"metrics\.jsonl cannot be written: No space left on device; .* goes on"
+        UserError, match=r"metrics\.jsonl cannot be written: No space left on device; .* resumes"
     ) as stop:
         record.append({"step": 1})
     assert stop.value.exit_code == 1

@@ -202,7 +202,7 @@ def test_an_interrupted_run_whose_server_is_dead_ends_soon_and_goes_on(server, c
     outcome = _run(clients, "auto", interrupt)
     assert time.monotonic() - stopped[0] < 45
     assert outcome.returncode == 128 + signal.SIGTERM
-    assert "saved; the same command goes on" in outcome.text
+    assert "saved; the same command resumes" in outcome.text
     _assert_one_warning(outcome)
     interrupted = len(outcome.rows)
 

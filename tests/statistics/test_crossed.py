@@ -87,5 +87,5 @@ def test_what_cannot_be_estimated_is_not():
     assert math.isnan(statistics.seeds_and_images(two, two, paired=True).half_width)  # nothing varies
     with pytest.raises(ValueError, match="4 and to 3 images"):
         statistics.seeds_and_images(two, two[:, :3], paired=True)
-    with pytest.raises(ValueError, match="2 and 1 seeds are no pairs"):
+    with pytest.raises(ValueError, match="2 and 1 seeds are not pairs"):
         statistics.seeds_and_images(two, one, paired=True)

@@ -199,7 +199,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_numbers(signals, tmp_path):
     _await(lambda: [*stopped.glob("runs/toy/*/metrics.jsonl")], process)
     process.send_signal(signal.SIGINT)
     code, printed = _end(process, 180)
-    again = f"go on with  python -m eanet.sweep toy.yaml {' '.join(extra)}\n"
+    again = f"resume with  python -m eanet.sweep toy.yaml {' '.join(extra)}\n"
     assert code == 130 and f"SIGINT: stopped and saved; {again}" in printed
     (workdir,) = _workdirs(stopped)
     assert any((workdir / "checkpoints").iterdir()) and not (workdir / "results.json").exists()

@@ -106,9 +106,9 @@ def test_whole_numbers_are_uniform_with_both_bounds():
     [
         ("uniform", {"min": 0}, "uniform needs max"),
         ("int_uniform", {"min": 0, "max": 1.5}, "int_uniform takes whole numbers"),
-        ("uniform", {"min": 0, "max": math.inf}, "max=inf is no finite number"),
-        ("uniform", {"min": True, "max": 3}, "min=True is no finite number"),
-        ("uniform", {"min": "1e-3", "max": 1}, "min='1e-3' is no finite number; YAML reads 1e-3 as text"),
+        ("uniform", {"min": 0, "max": math.inf}, "max=inf is not a finite number"),
+        ("uniform", {"min": True, "max": 3}, "min=True is not a finite number"),
+        ("uniform", {"min": "1e-3", "max": 1}, "min='1e-3' is not a finite number; YAML reads 1e-3 as text"),
         ("uniform", {"min": 1, "max": 1}, "min=1 is not below max=1"),
         ("uniform", {"min": 0, "max": 1, "q": 2}, "uniform has no 'q'"),
         ("uniform", {"min": 0, "max": 1, "p": 2, 3: 4}, "uniform has no"),

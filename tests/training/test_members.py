@@ -235,7 +235,7 @@ def test_a_learning_rate_that_explodes_is_marked_and_the_others_go_on(tmp_path, 
     config = tiny_config(vary__learning_rate=(500.0, 1e-3), optimizer__schedule="constant")
     results = train.train(config, tmp_path / "run")
     assert re.search(
-        r"learning_rate=500/seed_0: loss [\d.e+]+ is far above .* the others go on", capsys.readouterr().out
+        r"learning_rate=500/seed_0: loss [\d.e+]+ is far above .* the others continue", capsys.readouterr().out
     )
     assert results["members"][0]["diverged_at_step"] in range(1, 8)
     alone = train.train(tiny_config(optimizer__schedule="constant", optimizer__learning_rate=1e-3), tmp_path / "alone")

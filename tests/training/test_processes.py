@@ -100,7 +100,7 @@ def test_two_processes_lose_one_are_stopped_and_end_as_one_process_does(tmp_path
         assert codes[1 - lost] == 1, texts
         (error,) = [line for line in texts[1 - lost].splitlines() if line.startswith("error: ")]
         if "a checkpoint cannot be written" in error:  # it was exchanging what the checkpoint consists of
-            assert "Connection reset by peer" in error and "the same command goes on from there" in error
+            assert "Connection reset by peer" in error and "the same command resumes from there" in error
         else:
             assert f"process {1 - lost} of 2 has lost another one" in error and "with the same command" in error
 

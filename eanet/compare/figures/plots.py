@@ -65,7 +65,7 @@ def curves(comparison: Comparison) -> tuple[Figure, str]:
 
 
 def legend_below(figure: Figure, axis: Any, columns: int) -> None:
-    """Put an axis's legend below the figure; an arm's name is no formula, whatever is in it."""
+    """Put an axis's legend below the figure; an arm's name is not a formula, whatever is in it."""
     handles, labels = axis.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
     for text in legend.get_texts():
