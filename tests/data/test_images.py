@@ -66,7 +66,12 @@ def test_webp_and_jpeg_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "no image"), (b"not an image", "no image"), (None, "No such file"), (b"\x89PNG\r\n\x1a\n" + b"x" * 50, "")],
+    [
+        (b"", "not a readable image"),
+        (b"not an image", "not a readable image"),
+        (None, "No such file"),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 50, ""),
+    ],
     ids=["empty", "text", "missing", "broken"],
 )
 def test_a_file_that_is_no_image_is_named(tmp_path, content, says):

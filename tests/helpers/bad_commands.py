@@ -232,7 +232,7 @@ OTHERS = [
     ("eanet.evaluate", ["--workdir=other"], ["--workdir=other holds no checkpoint"]),
     ("eanet.evaluate", ["--workdir=list"], ["list/config.json holds no configuration", _A]),
     ("eanet.evaluate", ["--workdir=wrong"], ["wrong/config.json", "config.model.dim='64'", _A]),
-    ("eanet.evaluate", ["--workdir=cut"], ["cut/config.json", "no configuration", _A]),
+    ("eanet.evaluate", ["--workdir=cut"], ["cut/config.json", "not a configuration", _A]),
     ("eanet.evaluate", ["--workdir=patch"], ["config.model.patch_size=3", "8×8"]),
     ("eanet.evaluate", ["--workdir=other", "--split=train"], ["--split", "'train'", "'validation', 'test'"]),
     ("eanet.evaluate", ["--workdir=other", "--spl=test"], ["--spl=test", "--help"]),

@@ -42,7 +42,7 @@ SWEEP_FILES = [
     ({"parameters": {"config.optimizer.learning_rate": {"value": float("nan")}}}, ["learning_rate=nan", _A]),
     (
         {"method": "random", "run_cap": 2, "parameters": {"config.seed": {"min": 0, "max": 10**400}}},
-        ["parameters.config.seed: max=1000", "no finite number"],
+        ["parameters.config.seed: max=1000", "not a finite number"],
     ),
     (
         {
@@ -55,10 +55,10 @@ SWEEP_FILES = [
     (b"- a\n- b\n", ["holds list", "accepted: a mapping"]),
     (b"just text", ["holds str", "accepted: a mapping"]),
     (b"\x00\x01\xff\xfe", ["sweep.yaml", "cannot be read"]),
-    (b"a: [1, 2", ["sweep.yaml", "no plain YAML: while parsing a flow sequence in"]),
-    (b"run: !!python/object/new:subprocess.Popen [[touch, traces]]", ["no plain YAML", "python/object/new"]),
-    (b"run: !secret 3", ["no plain YAML", "!secret"]),
-    (b"x: " + b"[" * 700, ["no plain YAML"]),
+    (b"a: [1, 2", ["sweep.yaml", "not plain YAML: while parsing a flow sequence in"]),
+    (b"run: !!python/object/new:subprocess.Popen [[touch, traces]]", ["not plain YAML", "python/object/new"]),
+    (b"run: !secret 3", ["not plain YAML", "!secret"]),
+    (b"x: " + b"[" * 700, ["not plain YAML"]),
     (b"#" * 2_000_000, ["bytes", "accepted: a sweep file of at most"]),
     (
         "\n".join(["a0: &a0 [x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9))]).encode()
