@@ -3,7 +3,8 @@
 The lower bound: what attention adds to an arm is the difference from this one.
 
 Command: python main.py --config=configs/none.py
-Expected: not measured yet at 50 epochs.
+Expected: with patches of 4×4 a test top-1 / top-5 of 35.23 ± 0.76% / 65.95 ± 0.94% (95% intervals, n = 5) after 50
+epochs, on an H100: docs/results/compact. Not measured yet with patches of 2×2.
 """
 
 from configs import default

@@ -5,7 +5,8 @@ multiplications: python -m eanet.cost --config=configs/vit.py --match=configs/ea
 
 Source: keras.io, "Image classification with EANet", attention_type="self_attention".
 Command: python main.py --config=configs/vit.py
-Expected: not measured yet at 50 epochs.
+Expected: with patches of 4×4, configs/vit.py:4x32 has a test top-1 / top-5 of 40.99 ± 1.48% / 70.47 ± 1.64% (95%
+intervals, n = 5) after 50 epochs, on an H100: docs/results/compact. Not measured yet with patches of 2×2.
 """
 
 import re

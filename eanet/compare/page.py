@@ -47,8 +47,8 @@ def draw_in_styles(draw: Callable[[], dict[str, tuple[Figure, str]]]) -> dict[st
     """Return what a function draws, figures with captions by their names, as SVG in both styles."""
     drawn: dict[str, Picture] = {}
     for style, colors in _STYLES.items():
-        # The salt and the missing date make the same figures the same bytes.
-        with plt.rc_context(colors | {"svg.hashsalt": "eanet"}):
+        # Text as text, not as outlines; the salt and the missing date make the same figures the same bytes.
+        with plt.rc_context(colors | {"svg.hashsalt": "eanet", "svg.fonttype": "none"}):
             for name, (figure, caption) in draw().items():
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -5,10 +5,11 @@ import pathlib
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from eanet.compare import __main__ as compare
-from helpers.runs import ROOT
+from helpers.runs import ROOT, rows
 
 _RESULTS = ROOT / "docs/results"
 _FILES = {"config.json", "environment.json", "metrics.jsonl", "results.json", "predictions.npz"}
@@ -38,6 +39,27 @@ def test_the_table_is_what_the_command_makes(table, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", command + ([f"--margin={margin[1]}"] if margin else []))
     compare.main()
     assert (tmp_path / "comparison.md").read_text() == table.read_text()
+
+
+def test_seeds_on_a_gpu_end_with_the_numbers_of_a_cpu():
+    """As docs/results/README.md says."""
+    pairs = 0
+    for cpu in _RESULTS.glob("compact-cpu/*-seed=*"):
+        arm, seed = re.fullmatch(r"(.*)-seed=(\d)-\w+", cpu.name).groups()
+        (gpu,) = _RESULTS.glob(f"compact/{arm}-seed=0-*")
+        ours, theirs = _predictions(cpu), _predictions(gpu)
+        assert np.sum(ours["accuracy"]) == np.sum(theirs["accuracy"][int(seed)])
+        assert np.sum(ours["predicted"] != theirs["predicted"][int(seed)]) <= 1
+        for row, other in zip(rows(cpu), rows(gpu), strict=True):
+            for loss in ("train/loss", "val/loss"):
+                assert abs(row[loss] - other[f"seed_{seed}/{loss}"]) < 1e-5
+        pairs += 1
+    assert pairs == 6
+
+
+def _predictions(run):
+    with np.load(run / "predictions.npz", allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in ("accuracy", "predicted")}
 
 
 def test_all_of_it_is_small():

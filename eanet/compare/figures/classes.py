@@ -109,7 +109,7 @@ def draw_confusion(shares: dict[str, np.ndarray], names: Sequence[str], images: 
     )
     norm = PowerNorm(0.5, 0, np.nanmax(list(shares.values())))  # on a linear scale errors would be too dark to see
     for axis, (title, share) in zip(axes[0], shares.items(), strict=True):
-        mesh = axis.pcolormesh(share, cmap="viridis", norm=norm)
+        mesh = axis.pcolormesh(share, cmap="viridis", norm=norm, rasterized=True)  # as paths, most of a report's bytes
         for true, taken in np.argwhere(np.nan_to_num(share) >= WRITTEN):
             value = share[true, taken]
             color = "black" if norm(value) > 0.6 else "white"
