@@ -1,6 +1,5 @@
 """A GPU computes what a CPU does, and with config.deterministic the same bits every time. Needs a GPU."""
 
-import json
 import shutil
 
 import jax
@@ -12,6 +11,7 @@ from eanet.attention import ATTENTIONS
 from eanet.data import datasets as data
 from eanet.training import sharding
 from eanet.training.trainer import Trainer
+from helpers.runs import rows
 from helpers.tiny import tiny_config
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="there is no GPU")
@@ -72,8 +72,6 @@ def test_a_resumed_deterministic_run_has_the_bits_of_an_undisturbed_one(attentio
 
 
 def _numbers(workdir):
-    """Return the rows of metrics, without speeds, and the bytes of all predictions."""
-    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    """Return the rows of metrics, without timings, and the bytes of all predictions."""
     with np.load(workdir / "predictions.npz", allow_pickle=False) as arrays:
-        predictions = {name: arrays[name].tobytes() for name in arrays.files}
-    return [{name: row[name] for name in row if "per_second" not in name} for row in rows], predictions
+        return rows(workdir), {name: arrays[name].tobytes() for name in arrays.files}
