@@ -1,6 +1,7 @@
 """The same network with linear attention: a feature map of queries and keys instead of their softmax.
 
-Heads of width 32 give it 0.9% fewer parameters than configs/eanet.py, and exactly those of configs/vit.py:4x32.
+Heads of width 32 give it 0.9% fewer parameters than configs/eanet.py, and exactly those of configs/vit.py:4x32. It
+has no attention map, and so no dropout of it.
 
 Source: Katharopoulos et al., "Transformers are RNNs" (arXiv 2006.16236), section 3.2.
 Command: python main.py --config=configs/linear.py

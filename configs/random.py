@@ -1,6 +1,7 @@
 """The same network with self-attention whose maps are random and frozen: is any mixing of the tokens enough?
 
-Heads of width 64 give it 1.2% fewer parameters than configs/eanet.py. The maps are not parameters.
+Heads of width 64 give it 1.2% fewer parameters than configs/eanet.py. The maps are not parameters: all
+seeds share those of model.mixing_seed. Their rows are nearly flat, so that each token receives almost the mean of all.
 
 Source: Yu et al., "MetaFormer Baselines for Vision" (arXiv 2210.13452), RandFormer.
 Command: python main.py --config=configs/random.py

@@ -16,10 +16,10 @@ from eanet.errors import UserError
 
 
 def get_config(heads: str = "4x64"):
-    """Change only the attention."""
+    """Change the attention, and with it the dropout after its projection."""
     sizes = re.fullmatch(r"(\d+)x(\d+)", heads)
     if not sizes:
-        raise UserError(f"--config=configs/vit.py:{heads}; accepted: HEADSxWIDTH, 4x64 say")
+        raise UserError(f"--config=configs/vit.py:{heads}; accepted: HEADSxWIDTH, e.g. 4x64")
     config = default.get_config()
     config.model.attention = "self"
     config.model.num_heads, config.model.head_dim = int(sizes[1]), int(sizes[2])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import default, digits, eanet, none, vit
+from configs import conv, default, digits, eanet, induced, linear, none, random, vit
 from eanet import cli, cost
 from eanet.attention.external import ExternalAttention
 from eanet.errors import UserError
@@ -64,6 +64,8 @@ def test_what_runs_is_counted_apart():
         {"share_memories": True, "depth": 0},
         {"tie_memories": True, "dim_coefficient": 2},
         {"memory_bias": False, "memory_size": 5, "dim_coefficient": 3, "patch_size": 4},
+        {"attention": "self", "key_source": "learned"},
+        *({"attention": name} for name in ("induced", "linear", "random", "conv")),
         {"share_memories": True, "tie_memories": True, "memory_bias": False, "mlp_dim": 17},
     ],
     ids=str,
@@ -153,14 +155,25 @@ def test_activation_memory_grows_with_what_is_kept():
     assert own > attention_maps > 0 and own > external > 256 * 64 * 4
 
 
-def test_match_finds_the_published_pair(monkeypatch):
-    """The Keras example's network with EANet's parameters has 4 heads of width 32."""
-    monkeypatch.setattr(cost, "_LARGEST", 64)
-    target, config = eanet.get_config(), vit.get_config()
-    target.model.depth = config.model.depth = 1  # of eight like blocks
-    target = footprint.Footprint(*cost.of_config(target))
-    found = {(field, what): value for field, what, value, _ in cost.match(config, target)}
-    assert found["head_dim", "parameters"] == 32
+@pytest.mark.parametrize(
+    "arm, field, value",
+    [
+        (vit.get_config("4x64"), "head_dim", 32),
+        pytest.param(induced.get_config(), "head_dim", 16, marks=pytest.mark.system),  # 20 s; the others cover the code
+        pytest.param(linear.get_config(), "head_dim", 32, marks=pytest.mark.system),
+        pytest.param(random.get_config(), "head_dim", 65, marks=pytest.mark.system),  # the file has 64
+        (conv.get_config(), "conv_dim", 241),
+    ],
+    ids=lambda value: value.model.attention if hasattr(value, "model") else str(value),
+)
+def test_match_finds_the_sizes_of_the_config_files(arm, field, value):
+    target = eanet.get_config()
+    target.model.depth = arm.model.depth = 1  # of eight like blocks
+    arm.model[field] = 7
+    found = {
+        (name, what): value for name, what, value, _ in cost.match(arm, footprint.Footprint(*cost.of_config(target)))
+    }
+    assert found[field, "parameters"] == value and found[field, "mmac"] > 0
 
 
 def test_match_finds_the_nearest_value(monkeypatch):

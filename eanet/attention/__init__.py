@@ -2,7 +2,7 @@
 
 An attention is a Linen module: module(x, deterministic=…) maps [batch, tokens, channels] to the same shape. A dataclass
 field of the module with the name of a field of config.model gets the value of that field. The module raises ValueError
-for inconsistent sizes, with a message that begins with field=value.
+for a field that it cannot use, with a message that begins with field=value, and for an input that does not fit.
 """
 
 import dataclasses

@@ -21,8 +21,8 @@ class Convolution(nn.Module):
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are a square grid, row
     by row, with zeros around it. The source's mixer has a 7×7 kernel and a nonlinearity before it. This one has
-    neither, to test whether mixing neighbours with fixed weights is enough. Raises ValueError if the input does not
-    have three axes, or if its tokens do not form a square.
+    neither, to test whether mixing neighbours with fixed weights is enough. It is not permutation-equivariant. Raises
+    ValueError if the input does not have three axes, or if its tokens do not form a square.
     """
 
     conv_dim: int = 0  # channels between the linear layers; 0 = channels

@@ -19,7 +19,7 @@ from eanet.attention.removal import removable
 # Added to the sum over the slots before dividing, as in the official code and the Keras example.
 NORM_EPSILON = 1e-9
 
-# Added to the mean square of l2_gelu, so that a token whose logits are all 0 has a gradient.
+# Added to the mean square of l2_gelu: without it the gradient of a token whose logits are all 0 is not a number.
 _SQUARE_EPSILON = 1e-12
 
 NORMALIZATIONS = ("double", "tokens", "slots", "l2_gelu")
@@ -33,7 +33,8 @@ def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
     mixes none either: the logits of a token, divided by their root mean square over the slots (the l2 norm times
     1/√S), go through a GELU. Its values may be negative and sum to anything.
 
-    Returns the map in float32 whatever the input: the epsilon of the l1 norm underflows in float16.
+    Returns the map in float32 whatever the input: the epsilon of the l1 norm underflows in float16. Raises ValueError
+    for another normalization.
     """
     logits_BNHS = logits_BNHS.astype(jnp.float32)
     if normalization == "slots":
@@ -45,7 +46,7 @@ def normalize_map(logits_BNHS: jax.Array, normalization: str) -> jax.Array:
         return jax.nn.gelu(logits_BNHS * jax.lax.rsqrt(mean_square_BNH1 + _SQUARE_EPSILON), approximate=False)
     if normalization == "double":
         return _double_normalization(logits_BNHS)[0]
-    raise ValueError(f"normalization is {normalization!r}; accepted: {', '.join(NORMALIZATIONS)}")
+    raise ValueError(f"normalization={normalization}; accepted: {', '.join(NORMALIZATIONS)}")
 
 
 @jax.custom_jvp
@@ -73,10 +74,10 @@ def _double_normalization_jvp(primals: tuple, tangents: tuple) -> tuple:
 class ExternalAttention(nn.Module):
     """Attend to two learned memories that are shared by the heads.
 
-    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are
-    expanded to channels * dim_coefficient and split into num_heads * dim_coefficient effective heads.
-    Raises ValueError if the input does not have three axes, or if channels is not divisible by num_heads
-    or by dim_coefficient.
+    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The tokens are expanded to channels
+    * dim_coefficient and split into num_heads * dim_coefficient effective heads. It is permutation-equivariant:
+    permuted tokens give the same output, permuted. Raises ValueError if the input does not have three axes, for an
+    unknown normalization, or if channels is not divisible by num_heads, or by dim_coefficient where memory_size is 0.
 
     The two pairs of neighbouring linear maps (expansion and M_k, M_v and projection) have nothing
     between them, so each may be multiplied together first. That is done whenever it costs fewer

@@ -18,11 +18,12 @@ from eanet.attention.removal import removable
 class InducedAttention(nn.Module):
     """Attend to S summaries of the tokens, which learned inducing points make by attending to the tokens.
 
-    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. This is the attention of
-    the source's MAB(X, MAB(I, X)), without its layer norms, residuals and feed-forward layers, which the network's
-    block has. There are S slots as in external attention, but their content is computed from the input. The cost grows
-    with tokens * S. Raises ValueError if the input does not have three axes, or if channels is not divisible by
-    num_heads where head_dim is 0, or by dim_coefficient where memory_size is 0.
+    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. This is the attention of the
+    source's MAB(X, MAB(I, X)). The layer norms, residual and feed-forward layers of the outer MAB are those of the
+    network's block; the inner one has none. There are S slots as in external attention, but their content is computed
+    from the input. The cost grows with tokens * S. It is permutation-equivariant. Raises ValueError if the input does
+    not have three axes, or if channels is not divisible by num_heads where head_dim is 0, or by dim_coefficient where
+    memory_size is 0.
     """
 
     num_heads: int = 4

@@ -17,11 +17,10 @@ from eanet.attention.removal import removable
 class LinearAttention(nn.Module):
     """Attend through a positive feature map of queries and keys instead of the exponential of their product.
 
-    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape:
-    φ(Q) (φ(K)ᵀ V) / (φ(Q) Σ φ(K)) with φ(x) = elu(x) + 1. The sums over the tokens come first, so the
-    cost is linear in their number, and there is no attention map to which dropout could be applied (nor is there in the
-    source). Raises ValueError if the input does not have three axes, or if head_dim is 0 and channels is not divisible
-    by num_heads.
+    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape: φ(Q) (φ(K)ᵀ V) / (φ(Q) Σ φ(K)) with
+    φ(x) = elu(x) + 1. The sums over the tokens come first, so the cost is linear in their number, and there is no
+    attention map to which dropout could be applied (nor is there in the source). It is permutation-equivariant. Raises
+    ValueError if the input does not have three axes, or if head_dim is 0 and channels is not divisible by num_heads.
     """
 
     num_heads: int = 4
@@ -49,10 +48,10 @@ class LinearAttention(nn.Module):
         )
         sums_BHK = jnp.sum(key_BHNK, axis=2, dtype=jnp.float32)
         weight_BHN1 = jnp.einsum("BHNK,BHK->BHN", query_BHNK.astype(jnp.float32), sums_BHK)[..., None]
-        # Positive but for underflow, far from which the features of normalised tokens stay.
+        # The weights are positive except for underflow, which the features of normalised tokens do not approach.
         mixed_BHNV = mixed_BHNV / jnp.maximum(weight_BHN1, jnp.finfo(jnp.float32).tiny)
         mixed_BHNV = removable(self, "heads", mixed_BHNV.astype(self.dtype), (1,))
-        out_BND = apply_affine("BHNK,HKD->BND", mixed_BHNV, *out)
+        out_BND = apply_affine("BHNV,HVD->BND", mixed_BHNV, *out)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)
 
 

@@ -21,7 +21,8 @@ class RandomMixing(nn.Module):
 
     `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. Each head of each block has a map
     of its own, as the source's blocks have. The maps are not parameters: they are a function of mixing_seed and of the
-    module's path in the network, so all runs with the same mixing_seed share them. Raises ValueError if the input does
+    module's path in the network, so all runs with the same mixing_seed share them. The rows are nearly flat: within
+    one, no weight is more than e times another. It is not permutation-equivariant. Raises ValueError if the input does
     not have three axes, or if head_dim is 0 and channels is not divisible by num_heads.
     """
 

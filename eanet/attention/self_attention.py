@@ -22,10 +22,10 @@ Layer = tuple[jax.Array, jax.Array]  # kernel and bias
 class SelfAttention(nn.Module):
     """Attend to the other tokens by scaled dot products (Keras MultiHeadAttention's arithmetic).
 
-    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The kernels of
-    query, key and value are [channels, heads, head_dim], so Keras's glorot limit depends on num_heads;
-    that is kept. Raises ValueError for another number of axes, or where head_dim is 0 and channels does
-    not divide by num_heads.
+    `module(x, deterministic=...)` maps [batch, tokens, channels] to the same shape. The kernels of query, key and value
+    are [channels, heads, head_dim], so Keras's glorot limit depends on num_heads; that is kept. Raises ValueError if
+    the input does not have three axes, or not the number of tokens of the learned keys or values, for an unknown
+    source, or if head_dim is 0 and channels is not divisible by num_heads.
 
     Query and key, and value and output, are linear maps with nothing between them but the products with the
     tokens, so each pair may be multiplied together first: then all heads have the tokens themselves as keys and
@@ -33,9 +33,11 @@ class SelfAttention(nn.Module):
     are the same either way.
 
     Keys or values, or both, may be parameters instead, a row for each token position and head ("Static Key Attention
-    in Vision", arXiv 2412.07049, for the keys). They fix the number and the order of the tokens. With both learned,
-    tokens do not interact: the output of a token depends on its own query alone, as in external attention normalised
-    over the slots, except that each head has its own memories.
+    in Vision", arXiv 2412.07049, for the keys). Learned ones fix the number of tokens. With both learned, tokens do
+    not interact: the output of a token depends on its own query alone, as in external attention normalised over the
+    slots. docs/ablations.md lists what still differs from that.
+
+    It is permutation-equivariant, unless only the keys or only the values are learned.
     """
 
     num_heads: int = 4

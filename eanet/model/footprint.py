@@ -41,7 +41,7 @@ class Footprint:
 
     @functools.cached_property
     def mmac_executed(self) -> float:
-        """The same as it runs here: external attention multiplies neighbouring layers first."""
+        """The same as it runs here: external and self-attention multiply neighbouring layers first if it is cheaper."""
         return _mmac(self.model, self.image_shape)
 
 

@@ -1,10 +1,12 @@
 """Linear attention against a loop written from its equation (arXiv 2006.16236, section 3.2)."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eanet.attention.linear import LinearAttention
+from eanet.model import footprint
 from helpers.layers import apply, as_numpy, check_gradient, random_params, shapes, tokens
 
 
@@ -50,3 +52,11 @@ def test_parameters_are_those_of_self_attention():
         **{name: {"kernel": (64, 4, 32), "bias": (4, 32)} for name in ("query", "key", "value")},
         "out": {"kernel": (4, 32, 64), "bias": (64,)},
     }
+
+
+def test_multiply_adds_are_linear_in_the_tokens():
+    """Four projections, the sums of keys and values and their use by the queries, and the denominators."""
+    module, x = LinearAttention(4, 32), jnp.zeros((1, 9, 64))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    counted = footprint.count_macs(jax.make_jaxpr(module.apply)(params, x).jaxpr)
+    assert counted == 9 * (4 * 64 * 4 * 32 + 2 * 4 * 32 * 32 + 4 * 32)

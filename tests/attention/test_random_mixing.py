@@ -7,22 +7,34 @@ import numpy as np
 import pytest
 
 from eanet.attention.random_mixing import RandomMixing, random_maps
-from helpers.layers import TOKENS, apply, as_numpy, check_gradient, dropout_key, random_params, shapes, tokens
+from eanet.model import footprint
+from helpers.layers import (
+    TOKENS,
+    apply,
+    as_numpy,
+    check_gradient,
+    dropout_key,
+    fix_dropout,
+    random_params,
+    shapes,
+    tokens,
+)
 
 _ALONE = (0, 0)  # seed and place of a module that is no part of a network
 
 
-def loop_random(params, x, seed=_ALONE):
-    """Mix the values of each head by its map, one image and one token at a time."""
+def loop_random(params, x, dropout=None):
+    """Mix the values of each head by its map, one image and one token at a time; dropout [B, H, N, M] multiplies it."""
     p, x = as_numpy(params), np.asarray(x, np.float64)
     heads = p["out"]["kernel"].shape[0]
-    maps = np.asarray(random_maps(seed, heads, x.shape[1]), np.float64)
+    maps = np.asarray(random_maps(_ALONE, heads, x.shape[1]), np.float64)
+    maps = maps[None].repeat(len(x), axis=0) * (1 if dropout is None else dropout)
     out = np.zeros_like(x) + p["out"]["bias"]
     for b in range(len(x)):
         for h in range(heads):
             values = x[b] @ p["value"]["kernel"][:, h] + p["value"]["bias"][h]
             for n in range(x.shape[1]):
-                out[b, n] += sum(maps[h, n, m] * values[m] for m in range(x.shape[1])) @ p["out"]["kernel"][h]
+                out[b, n] += sum(maps[b, h, n, m] * values[m] for m in range(x.shape[1])) @ p["out"]["kernel"][h]
     return out
 
 
@@ -35,6 +47,14 @@ def test_random_mixing_equals_a_plain_loop(num_heads, head_dim):
 
 def test_the_gradient_is_that_of_a_plain_loop():
     check_gradient(RandomMixing(2, 3), loop_random, tokens(channels=8))
+
+
+def test_dropout_multiplies_the_map_of_each_image(monkeypatch):
+    factors = fix_dropout(monkeypatch)
+    module, x = RandomMixing(2, 5, attention_dropout=0.4), tokens()
+    params = random_params(module, x)
+    out = apply(module, params, x, deterministic=False, rngs=dropout_key(0))
+    np.testing.assert_allclose(out, loop_random(params, x, factors(2, 2, TOKENS, TOKENS)), atol=2e-5, rtol=2e-5)
 
 
 def test_maps_are_softmaxes_of_uniform_numbers():
@@ -75,7 +95,7 @@ def test_the_maps_are_no_parameters():
 
 
 def test_dropout_of_the_map_keeps_its_mean():
-    """Over many draws; a weight dropped by itself, and those of an image apart from another's."""
+    """Over many draws, and those of an image apart from another's."""
     module, x = RandomMixing(1, 4, attention_dropout=0.5), jnp.ones((2, TOKENS, 8))
     params = random_params(module, x)
 
@@ -96,3 +116,10 @@ def test_the_program_holds_the_maps_as_constants():
     jaxpr = jax.make_jaxpr(lambda p: module.apply({"params": p}, x))(params)
     assert (2, TOKENS, TOKENS) in {np.shape(constant) for constant in jaxpr.consts}
     assert "threefry" not in str(jaxpr)
+
+
+def test_multiply_adds_are_two_projections_and_the_maps():
+    module, x = RandomMixing(4, 32), jnp.zeros((1, 9, 64))
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+    counted = footprint.count_macs(jax.make_jaxpr(module.apply)(params, x).jaxpr)
+    assert counted == 2 * 9 * 64 * 4 * 32 + 4 * 9 * 9 * 32

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from configs import default
+from configs import default, learned, vit
 from eanet.config import rules, stored
 from eanet.errors import UserError
 from eanet.model import footprint
@@ -284,6 +284,16 @@ def test_a_record_that_is_no_configuration_is_refused():
     for content in ([fields], "text", 3, {}, {"model.dim": 3}, {"seed": 0, "model": 3}, fields | {"train": 3}):
         with pytest.raises(UserError, match=r"^here/config\.json"):
             stored.from_record(content, "here/config.json")
+
+
+@pytest.mark.parametrize(
+    "arm, sources", [("key", ("learned", "input")), ("value", ("input", "learned")), ("both", ("learned", "learned"))]
+)
+def test_learned_keys_and_values_are_chosen_by_the_argument(arm, sources):
+    config, unchanged = learned.get_config(arm), vit.get_config("4x32")
+    assert (config.model.key_source, config.model.value_source) == sources
+    config.model.key_source = config.model.value_source = "input"
+    assert config.to_dict() == unchanged.to_dict()
 
 
 def test_all_config_files_are_found():

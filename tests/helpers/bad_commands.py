@@ -179,6 +179,7 @@ MAIN = [
     ([f"{DIGITS}:argument"], ["digits.py:argument", "cannot be read"]),
     ([f"--config={ROOT}/configs/reproduction.py:keras4"], ["'keras4'", "accepted: keras2021, keras3, vit2021, vit3"]),
     ([f"--config={ROOT}/configs/vit.py:4x"], ["vit.py:4x", "accepted: HEADSxWIDTH"]),
+    ([f"--config={ROOT}/configs/learned.py:keys"], ["learned.py:keys", "accepted: key, value, both"]),
     ([f"--config={ROOT}/configs/vit.py:99999x1"], ["config.model.num_heads=99999", _A]),
     (["--config.seed=1", DIGITS, "--config.train.epochs=0"], ["config.train.epochs=0", _A]),
     ([DIGITS, "more"], ["unexpected 'more'", "--flag=value"]),

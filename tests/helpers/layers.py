@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from eanet.attention.dropout import Dropout
+
 CHANNELS, TOKENS = 16, 6
 
 
@@ -38,6 +40,16 @@ def attention_map(module, params, x):
     return state["intermediates"]["attention_map"][0]
 
 
+def fix_dropout(monkeypatch, rate=0.4):
+    """Let the shape alone decide what dropout draws. Returns the function from a shape to its factors, in NumPy."""
+
+    def kept(shape):
+        return np.random.default_rng(shape).random(shape) >= rate
+
+    monkeypatch.setattr(Dropout, "draw", lambda self, shape: (jnp.asarray(kept(shape)), 1 / (1 - rate)))
+    return lambda *shape: kept(shape) / (1 - rate)
+
+
 def check_gradient(module, loop, x, rel=1e-3):
     """Compare the gradient with central differences of a loop in float64, along random directions of its arguments."""
     rng = np.random.default_rng(3)
@@ -54,12 +66,13 @@ def check_gradient(module, loop, x, rel=1e-3):
     return gradient
 
 
-def loop_attend(queries, keys, values, scale):
-    """Attend from each query to all keys by scaled dot products, one row at a time."""
+def loop_attend(queries, keys, values, scale, dropout=None):
+    """Attend from each query to all keys by scaled dot products, one row at a time; dropout multiplies the map."""
     out = np.zeros((len(queries), values.shape[1]))
     for n, query in enumerate(queries):
         scores = np.exp([scale * (query @ key) for key in keys])
-        out[n] = sum(score / scores.sum() * value for score, value in zip(scores, values, strict=True))
+        row = scores / scores.sum() * (1 if dropout is None else dropout[n])
+        out[n] = sum(weight * value for weight, value in zip(row, values, strict=True))
     return out
 
 

@@ -56,15 +56,15 @@ _PROMISED = {
     ),
     "baselines": (
         _SEEDS,
-        ("attention", "head_dim", "conv_dim", "patch_size"),
+        ("attention", "head_dim", "conv_dim", "projection_dropout", "mixing_seed"),
         [
-            ("external", 64, 0, 2),
-            ("self", 32, 0, 2),
-            ("induced", 16, 0, 2),
-            ("linear", 32, 0, 2),
-            ("random", 64, 0, 2),
-            ("conv", 64, 241, 2),
-            ("none", 64, 0, 2),
+            ("external", 64, 0, 0.2, 0),
+            ("self", 32, 0, 0.0, 0),
+            ("induced", 16, 0, 0.2, 0),
+            ("linear", 32, 0, 0.2, 0),
+            ("random", 64, 0, 0.2, 0),
+            ("conv", 64, 241, 0.2, 0),
+            ("none", 64, 0, 0.2, 0),
         ],
     ),
     "factorial": (
