@@ -66,8 +66,7 @@ def spreads_of_runs(result: comparison.Comparison) -> list[Spread]:
     if not result.versus:
         estimate = base.estimate("test/accuracy")
         if estimate.n > 1 and estimate.deviation > 0:
-            df = 2.0 * (estimate.n - 1)
-            return [Spread(base.name, math.sqrt(2) * estimate.deviation, df, False, 2 * _hours(base))]
+            return [Spread(base.name, math.sqrt(2) * estimate.deviation, estimate.n - 1.0, False, 2 * _hours(base))]
     spreads = [
         Spread(arm.name, one.deviation, one.df, one.test == "paired t", _hours(arm) + _hours(base))
         for arm in result.arms
@@ -121,22 +120,29 @@ def _other_attention(run: finished_run.FinishedRun, fields: dict[str, Any]) -> b
 
 
 def table_of(spreads: list[Spread], margin: float) -> Table:
-    """Return a row per spread: the seeds, with those for the 80% limit of the deviation in brackets, and hours."""
+    """Return a row per spread: seeds and hours, with those for the 80% limit of the deviation in brackets."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("arm", overflow="fold", min_width=min(32, max(len(one.name) for one in spreads)))
     for title in ("deviation", "difference", "equivalence", "equivalence, half apart", "hours"):
         table.add_column(title, justify="right")
     for one in spreads:
-        limit = one.deviation
-        if math.isfinite(one.df):
-            limit = statistics.deviation_limit(one.deviation, one.df)
+        limit = _limit(one)
         likely, careful = (seeds_needed(margin, deviation, one.paired) for deviation in (one.deviation, limit))
         seeds = [
             _range(getattr(likely, field.name), getattr(careful, field.name)) for field in dataclasses.fields(Seeds)
         ]
-        hours = "–" if math.isnan(one.hours) or not likely.equivalence else f"{likely.equivalence * one.hours:,.1f}"
+        hours = "–" if math.isnan(one.hours) else _range(*(_hours_of(one, each) for each in (likely, careful)))
         table.add_row(Text(one.name), _range(f"{100 * one.deviation:.2f}", f"{100 * limit:.2f}"), *seeds, hours)
     return table
+
+
+def _limit(spread: Spread) -> float:
+    """Return the upper 80% limit of a deviation, or the deviation itself if it was given."""
+    return statistics.deviation_limit(spread.deviation, spread.df) if math.isfinite(spread.df) else spread.deviation
+
+
+def _hours_of(spread: Spread, seeds: Seeds) -> str:
+    return f"{seeds.equivalence * spread.hours:,.1f}" if seeds.equivalence else "–"
 
 
 def _range(likely: Any, careful: Any) -> str:
@@ -187,8 +193,8 @@ def _explanations(spreads: list[Spread], margin: float) -> list[str]:
         f"Difference: seeds of each arm that find a true difference of {within} with {power} power at 5%. Equivalence: "
         f"those that show arms to be equivalent within {within} if they are alike, or half of it apart. Hours: of the "
         "seeds of both arms that equivalence takes, as measured.",
-        f"To show that one arm is ahead in {_PROBABILITY:.0%} of pairs of seeds takes "
-        f"{statistics.seeds_for_superiority(_PROBABILITY)} seeds of each, whatever the deviation.",
+        f"To tell an arm that is ahead in {_PROBABILITY:.0%} of pairs of seeds from one that is ahead in half of them "
+        f"takes {statistics.seeds_for_superiority(_PROBABILITY)} seeds of each by a rank test, whatever the deviation.",
     ]
     if any(math.isfinite(one.df) for one in spreads):
         lines.insert(1, f"In brackets: with its upper {power} limit, because few seeds say little of a deviation.")
@@ -196,20 +202,22 @@ def _explanations(spreads: list[Spread], margin: float) -> list[str]:
 
 
 def _cost_of_sweep(path: str, runs: list[finished_run.FinishedRun], spreads: list[Spread], margin: float) -> Table:
-    seeds = [seeds_needed(margin, one.deviation, one.paired).equivalence for one in spreads]
-    if None in seeds:
+    """Return the hours of each arm, with the seeds that the widest spread takes and those that its limit does."""
+    needed = [
+        max((seeds_needed(margin, deviation, one.paired).equivalence or math.inf for one, deviation in each))
+        for each in ([(one, one.deviation) for one in spreads], [(one, _limit(one)) for one in spreads])
+    ]
+    if math.isinf(needed[0]):
         raise UserError(f"--sweep={path}: with this spread equivalence takes more than {statistics.MOST_SEEDS:,} seeds")
-    most = max(seeds)
+    numbers = sorted({seeds for seeds in needed if math.isfinite(seeds)})
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(f"arm of {path}", overflow="fold", min_width=12)
-    for title in ("hours a seed", f"hours of {most} seeds"):
+    for title in ("hours a seed", *(f"hours of {seeds} seeds" for seeds in numbers)):
         table.add_column(title, justify="right")
     table.add_column("as measured in", overflow="fold")
     rows = hours_of_sweep(path, runs)
-    for name, hours, run in rows:
-        table.add_row(Text(name), f"{hours:,.2f}", f"{most * hours:,.1f}", Text(run))
-    total = sum(hours for _, hours, _ in rows)
-    table.add_row("all", f"{total:,.2f}", f"{most * total:,.1f}", "")
+    for name, hours, run in [*rows, ("all", sum(hours for _, hours, _ in rows), "")]:
+        table.add_row(Text(name), f"{hours:,.2f}", *(f"{seeds * hours:,.1f}" for seeds in numbers), Text(run))
     return table
 
 

@@ -15,6 +15,7 @@ from eanet import cli
 from eanet.compare import comparison, page, report, unfinished
 from eanet.compare import finding as comparison_finding
 from eanet.compare import table as comparison_table
+from eanet.compare.explanations import explanations
 from eanet.compare.finished_run import find_runs
 from eanet.errors import UserError
 
@@ -89,7 +90,7 @@ def main() -> None:
     for grid in comparison_table.grids(result):
         console.print(comparison_table.terminal(grid, console.width))
         console.print()
-    for line in comparison_table.explanations(result):
+    for line in explanations(result):
         console.print(f"- {line}", markup=False, soft_wrap=True)
     write(result, out)
     print(f"\n{out / 'report.html'} and, beside it, comparison.md, comparison.csv and the pictures")

@@ -19,6 +19,8 @@ from eanet.statistics import Difference, Equivalence, SeedsAndImages, Superiorit
 COSTS = ("parameters", "mmac")  # costs that a fair comparison should match
 MATCHED = 0.1  # largest relative difference at which a cost counts as matched
 
+WHY_NOT_FIXED = "config.fixed differs: runs of seed 0 are the same in both, so that their means are not compared"
+
 # Fields that must be equal for accuracies to be measured on the same images.
 _SAME = ("data.name", "data.validation_fraction", "data.test_fraction", "data.eval_limit")
 
@@ -33,6 +35,7 @@ class BaselineComparison:
     equivalence: Equivalence | None  # None if no margin is given
     equivalence_holm: float  # its p-value over the table; NaN without one
     verdict: str  # different, equivalent or undecided; empty if no margin is given
+    detectable: float  # smallest true difference found with 80% power at 5%, the tests of the table considered
     p_holm: float  # of the difference, over the table; NaN without a test
     mcnemar: float  # over the images, over all pairs of runs
     mcnemar_holm: float
@@ -191,20 +194,22 @@ def _matches(value: Any, text: str) -> bool:
 
 def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, BaselineComparison]:
     others = [arm for arm in arms if arm is not base]
-    differences = [statistics.difference(g.values("test/accuracy"), base.values("test/accuracy")) for g in others]
+    differences = [_difference(arm, base) for arm in others]
     equivalences = [statistics.equivalence(one, margin) if margin else None for one in differences]
-    pairs = [_pairs(arm, base) for arm in others]
-    mcnemars = [_mcnemar(some) for some in pairs]
+    tests = max(1, sum(one.test != "none" for one in differences))
+    pairs = [[] if _share_runs(arm, base) else _pairs(arm, base) for arm in others]
+    mcnemars = [_mcnemar(some) if some else math.nan for some in pairs]
     p_holm, mcnemar_holm = statistics.holm([d.p_value for d in differences]), statistics.holm(mcnemars)
     equivalence_holm = statistics.holm([one.p_value if one else math.nan for one in equivalences])
     return {
         arm.name: BaselineComparison(
             difference=differences[i],
-            with_images=_seeds_and_images(arm, base, differences[i]),
+            with_images=_seeds_and_images(arm, base),
             superiority=statistics.superiority(differences[i]),
             equivalence=equivalences[i],
             equivalence_holm=equivalence_holm[i],
-            verdict=verdict(differences[i], p_holm[i], margin, equivalence_holm[i]) if margin else "",
+            verdict=verdict(differences[i], p_holm[i], margin, equivalence_holm[i], tests) if margin else "",
+            detectable=_detectable(differences[i], tests),
             p_holm=p_holm[i],
             mcnemar=mcnemars[i],
             mcnemar_holm=mcnemar_holm[i],
@@ -214,10 +219,31 @@ def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, Baseline
     }
 
 
-def _seeds_and_images(arm: Arm, base: Arm, difference: Difference) -> SeedsAndImages:
+def _share_runs(arm: Arm, base: Arm) -> bool:
+    """Return whether arms differ in nothing but what follows the seed, so that seed 0's run is the same in both."""
+    return list(differing_fields([arm.runs[0], base.runs[0]])) == ["fixed"]
+
+
+def _difference(arm: Arm, base: Arm) -> Difference:
+    ours, theirs = arm.values("test/accuracy"), base.values("test/accuracy")
+    if not _share_runs(arm, base):
+        return statistics.difference(ours, theirs)
+    mean = float(np.mean([*ours.values()]) - np.mean([*theirs.values()]))
+    return statistics.untested((len(ours), len(theirs)), mean, WHY_NOT_FIXED)
+
+
+def _detectable(difference: Difference, tests: int) -> float:
+    if difference.test == "none":
+        return math.nan
+    return statistics.detectable_difference(difference.standard_error, difference.df, tests)
+
+
+def _seeds_and_images(arm: Arm, base: Arm) -> SeedsAndImages:
     """Take the answers of the runs that entered the difference."""
-    paired = difference.test == "paired t"
+    if _share_runs(arm, base):
+        return SeedsAndImages(*[math.nan] * 3)
     common = {run.seed for run in arm.runs} & {run.seed for run in base.runs}
+    paired = len(common) > 1
     ours, theirs = (
         np.stack([run.correct for run in side.runs if run.seed in common or not paired]) for side in (arm, base)
     )

@@ -4,13 +4,22 @@ import math
 from collections.abc import Mapping
 
 from eanet import statistics
-from eanet.compare.comparison import BaselineComparison, Comparison
+from eanet.compare.comparison import WHY_NOT_FIXED, BaselineComparison, Comparison
 from eanet.compare.verdict import points
+from eanet.training.members import SOURCES
 
 
 def finding(comparison: Comparison) -> str:
     """Say which arms are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell."""
-    base, versus = comparison.baseline.name, comparison.versus
+    base = comparison.baseline.name
+    versus = {name: one for name, one in comparison.versus.items() if one.difference.why_no_test != WHY_NOT_FIXED}
+    spreads = _of_spreads(comparison)
+    if comparison.versus and not versus:
+        return spreads or f"{WHY_NOT_FIXED[0].upper()}{WHY_NOT_FIXED[1:]}; --variance compares their spread."
+    return f"{spreads} {_in_accuracy(comparison, base, versus)}".lstrip()
+
+
+def _in_accuracy(comparison: Comparison, base: str, versus: Mapping[str, BaselineComparison]) -> str:
     if not versus:
         return _alone(comparison)
     tested = {name: one for name, one in versus.items() if not math.isnan(one.p_holm)}
@@ -34,6 +43,17 @@ def _verdicts(comparison: Comparison, tested: Mapping[str, BaselineComparison]) 
         whom = f"{name}: " if len(tested) > 1 else ""
         said.append(f"{whom}{one.verdict} (90% interval {low:+.2f} to {high:+.2f})")
     return f" With a margin of {points(comparison.margin)}: {'; '.join(said)}."
+
+
+def _of_spreads(comparison: Comparison) -> str:
+    """Give the deviation of every arm by what varies, without a ranking; empty if it was not asked for."""
+    said = []
+    for one in comparison.spreads:
+        what = "all sources" if len(one.varied) == len(SOURCES) else " and ".join(one.varied)
+        whose = f"{one.arm}, " if len({other.arm for other in comparison.spreads}) > 1 else ""
+        said.append(f"{whose}{what} {100 * one.deviation:.2f} ({100 * one.low:.2f} to {100 * one.high:.2f})")
+    start = "Deviation of test accuracy over seeds, in points with 95% intervals, by what follows the seed"
+    return f"{start}: {'; '.join(said)}." if said else ""
 
 
 def _alone(comparison: Comparison) -> str:
@@ -80,13 +100,13 @@ def _not_found(base: str, tested: Mapping[str, BaselineComparison], corrected: s
     one = tested[name]
     whom, which = (
         f"any of {len(tested)} arms from the baseline",
-        f"at most, {name} is {_way(one.difference.mean)} {base}",
+        f"the largest difference seen: {name} is {_way(one.difference.mean)} {base}",
     )
     if len(tested) == 1:
         whom, which = f"{name} from {base}", f"{100 * one.difference.mean:+.2f} points"
     return (
         f"These seeds cannot tell {whom} in test accuracy: {which} ({_evidence(one, corrected)}); only a true "
-        f"difference of {100 * one.difference.detectable:.2f} points would be likely to be seen"
+        f"difference of {100 * one.detectable:.2f} points or more would be likely to be seen"
     )
 
 

@@ -10,6 +10,7 @@ from eanet import statistics
 from eanet.compare import page
 from eanet.compare import table as comparison_table
 from eanet.compare.comparison import Comparison
+from eanet.compare.explanations import explanations
 from eanet.compare.figures import plots as comparison_plots
 from eanet.compare.finding import finding
 from eanet.compare.page import Picture
@@ -36,7 +37,7 @@ def html(comparison: Comparison, drawn: dict[str, Picture], out: pathlib.Path) -
         words=comparison_table.WORDS,
         finding=finding(comparison),
         pictures=[(name, picture.caption, picture.uris) for name, picture in drawn.items()],
-        explanations=comparison_table.explanations(comparison),
+        explanations=explanations(comparison),
         error_bars=_error_bars(comparison),
         differences=_differences(comparison),
         runs=[(arm, run, _link(run.workdir, out)) for arm in arms for run in arm.runs],
@@ -71,19 +72,27 @@ def _common(comparison: Comparison, field: str) -> str:
 def _error_bars(comparison: Comparison) -> dict[str, str]:
     """Answer what the NeurIPS checklist asks of an experiment's error bars and of its compute."""
     runs = [run for arm in comparison.arms for run in arm.runs]
-    counts = sorted({len(arm.runs) for arm in comparison.arms})
+    counts = {len(arm.runs) for arm in comparison.arms}
+    each = ", ".join(f"{arm.name}: {len(arm.runs)}" for arm in comparison.arms)
     seconds = sum(run.results["seconds"] for run in runs)
     devices = ", ".join(sorted({one["devices"] or "unknown" for one, _ in _environments(comparison)}))
-    fixed = sorted({source for run in runs for source in run.fields["fixed"]})
-    said = f"; in some runs not {' or '.join(SOURCES[source] for source in fixed)}" if fixed else ""
+    fixed = {arm.name: SOURCES.keys() & set(arm.runs[0].fields["fixed"]) for arm in comparison.arms}
+    said = "".join(
+        f"; in {name} not {' or '.join(what for source, what in SOURCES.items() if source in some)}"
+        for name, some in fixed.items()
+        if some
+    )
     *first, last = SOURCES.values()
+    equivalence = ", and thick ones of 90% for equivalence" if comparison.margin else ""
     return {
-        "what they are": f"{statistics.LEVEL:.0%} Student t intervals of a mean over runs, which take its errors for "
-        "normal; where it is said, intervals over runs and test images. Never deviations or standard errors.",
+        "what they are": f"{statistics.LEVEL:.0%} Student t intervals of a mean over runs, which assume normally "
+        f"distributed errors{equivalence}; where it is said, intervals over runs and test images, or ranges. Never "
+        "standard errors; deviations only where a column is called that.",
         "what varies": f"the seed, and with it {', '.join(first)} and {last}{said}. The split of the data and the test "
         "images are the same in all runs.",
-        "runs": f"{' or '.join(map(str, counts))} of each arm, {len(runs)} in all.",
-        "compute": f"{seconds / 3600:,.2f} hours of compiling, training and evaluating in all, on: {devices}.",
+        "runs": f"{f'{min(counts)} of each arm' if len(counts) == 1 else each}; {len(runs)} in all.",
+        "compute": f"{seconds / 3600:,.2f} hours of compiling, training and evaluating, summed over programs, which "
+        f"may have shared a device; on: {devices}.",
     }
 
 

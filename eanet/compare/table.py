@@ -12,12 +12,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from eanet import statistics
 from eanet.compare.arm import Arm
 from eanet.compare.comparison import BaselineComparison, Comparison
+from eanet.compare.explanations import explanations
 from eanet.compare.finding import finding
 from eanet.compare.finished_run import ACCURACIES, METRICS
-from eanet.compare.verdict import points
+from eanet.compare.variance import Spread
 from eanet.statistics import Estimate, Superiority
 from eanet.training.members import SOURCES
 
@@ -81,7 +81,7 @@ def against_baseline(comparison: Comparison) -> Grid:
                 _text(f"{difference.test}, n = {n}" if difference.test != "none" else "none"),
                 _p_value(versus.p_holm),
                 _p_value(versus.mcnemar_holm),
-                _number(100 * difference.detectable, ".2f"),
+                _number(100 * versus.detectable, ".2f"),
                 _number(100 * versus.with_images.half_width, ".2f"),
                 _chance(versus.superiority),
                 *(_equivalence(versus) if asked else []),
@@ -92,8 +92,8 @@ def against_baseline(comparison: Comparison) -> Grid:
 
 
 def spread_by_source(comparison: Comparison) -> Grid:
-    """Return a row per arm and set of sources that vary: the deviation over seeds, and its share of the variance."""
-    columns = ["arm", "varies with the seed", "n", "deviation, points", "95% interval", "share of the variance %"]
+    """Return a row per arm and set of sources that vary: deviation over seeds, and variance as a part of all's."""
+    columns = ["arm", "varies with the seed", "n", "deviation, points", "95% interval", "variance, % of all sources'"]
     rows = [
         [
             _text(one.arm),
@@ -101,7 +101,7 @@ def spread_by_source(comparison: Comparison) -> Grid:
             _number(one.n, "d"),
             _number(100 * one.deviation, ".2f"),
             Cell(f"{100 * one.low:.2f} to {100 * one.high:.2f}", one.low),
-            _number(100 * one.share, ".0f"),
+            _ratio(one),
         ]
         for one in comparison.spreads
     ]
@@ -112,38 +112,6 @@ def grids(comparison: Comparison) -> list[Grid]:
     """Return all tables that have rows."""
     made = (results(comparison), against_baseline(comparison), spread_by_source(comparison))
     return [grid for grid in made if grid.rows]
-
-
-def explanations(comparison: Comparison) -> list[str]:
-    """Say how the numbers were made and what they leave open."""
-    level = f"{statistics.LEVEL:.0%}"
-    lines = [
-        f"± is a {level} Student t interval over seeds, given for accuracies and losses; they are without it where "
-        "n = 1 or nothing varies. An interval that reaches beyond 0 or 100% is cut there, and written with its ends. "
-        "All other columns are means.",
-        "Differences are paired by seed (paired t) where two seeds or more are shared, else Welch's t; p-values are "
-        "adjusted for the number of rows (Holm). McNemar's test asks of pairs of trained networks whether they are "
-        "right on the same test images (exact, twice the median over pairs, each direction by itself), the t test asks "
-        "about the methods. Intervals are not widened for the number of rows.",
-        f"Detectable: the smallest true difference that this n finds with {statistics.POWER:.0%} power at 5%.",
-        f"± with images: half of the {level} interval over new seeds and new test images at once (two-way random "
-        "effects). The t interval answers whether the methods differ on these test images, this one whether they do on "
-        "others of the same kind. P(ahead): how likely the arm is ahead of the baseline with a new seed, with its "
-        f"{level} interval (normal populations).",
-        *_of_equivalence(comparison),
-        *_of_spreads(comparison),
-        "MMAC: million multiply-adds of a forward pass of one image, layer by layer as published. Activation memory: "
-        "of the compiled training step, per image, on the device that ran it.",
-    ]
-    if any(len(arm.runs) == 1 for arm in comparison.arms):
-        lines.append(
-            "Some arms have n = 1: they get no interval and no p-value over seeds, because one run says nothing "
-            "about the spread between seeds. McNemar's p is then of one trained network against another, and says "
-            "nothing of the methods or of other seeds."
-        )
-    for field, values in comparison.also_differ.items():
-        lines.append(f"The runs also differ in {field}: {', '.join(map(str, values))}.")
-    return lines + comparison.notes
 
 
 def terminal(grid: Grid, width: int) -> Table:
@@ -203,7 +171,7 @@ def comma_separated(comparison: Comparison) -> str:
                 }
                 row |= {"p_equivalence": versus.equivalence.p_value, "p_equivalence_holm": versus.equivalence_holm}
                 row |= {"verdict": versus.verdict}
-            row |= {"detectable": versus.difference.detectable, "notes": "; ".join(_notes(versus))}
+            row |= {"detectable": versus.detectable, "notes": "; ".join(_notes(versus))}
         rows.append({name: "" if isinstance(v, float) and math.isnan(v) else v for name, v in row.items()})
     buffer = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -254,8 +222,22 @@ def _plus_minus(mean: float, half_width: float, form: str) -> str:
 def _chance(superiority: Superiority) -> Cell:
     if math.isnan(superiority.probability):
         return Cell("–", math.nan)
-    middle, low, high = (100 * value for value in dataclasses.astuple(superiority))
-    return Cell(f"{middle:.0f} ({low:.0f} to {high:.0f})", superiority.probability)
+    middle, low, high = (_bounded_percent(value) for value in dataclasses.astuple(superiority))
+    shown = middle if low == high else f"{middle} ({low} to {high})"
+    return Cell(shown, superiority.probability)
+
+
+def _bounded_percent(probability: float) -> str:
+    """Return whole percents, of which 0 and 100 would claim more than a few seeds can say."""
+    percent = 100 * probability
+    return "< 1" if percent < 1 else "> 99" if percent > 99 else f"{percent:.0f}"
+
+
+def _ratio(spread: Spread) -> Cell:
+    if math.isnan(spread.ratio):
+        return Cell("–", math.nan)
+    middle, low, high = (100 * value for value in (spread.ratio, spread.ratio_low, spread.ratio_high))
+    return Cell(f"{middle:.0f} ({low:.0f} to {high:.0f})", spread.ratio)
 
 
 def _equivalence(versus: BaselineComparison) -> list[Cell]:
@@ -263,27 +245,6 @@ def _equivalence(versus: BaselineComparison) -> list[Cell]:
     if math.isnan(found.p_value):
         return [Cell("–", math.nan)] * 2
     return [Cell(f"{100 * found.low:+.2f} to {100 * found.high:+.2f}", found.low), _p_value(versus.equivalence_holm)]
-
-
-def _of_equivalence(comparison: Comparison) -> list[str]:
-    if not comparison.margin:
-        return []
-    return [
-        f"Equivalence: two one-sided t tests at 5%, that the arm is neither {points(comparison.margin)} or more behind "
-        "nor as many ahead. But for Holm's correction, p below 5% is the same as a 90% interval within the margin. "
-        "Undecided: neither a difference nor equivalence is shown; with the seeds named, of each arm, one of the two "
-        f"would be found with {statistics.POWER:.0%} power if the difference and its spread are as estimated."
-    ]
-
-
-def _of_spreads(comparison: Comparison) -> list[str]:
-    if not comparison.spreads:
-        return []
-    sources = "; ".join(f"{name}: {what}" for name, what in SOURCES.items())
-    return [
-        f"By what follows the seed: the other sources are seed 0's in all runs (config.fixed). {sources}. Shares need "
-        "not sum to 100%: sources interact, and few seeds say little of a deviation, as its interval shows."
-    ]
 
 
 def _p_value(p: float) -> Cell:

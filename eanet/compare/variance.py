@@ -12,6 +12,8 @@ from eanet.compare.arm import Arm
 from eanet.errors import UserError
 from eanet.training.members import SOURCES
 
+_TAILS = ((1 + statistics.LEVEL) / 2, (1 - statistics.LEVEL) / 2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
@@ -23,7 +25,11 @@ class Spread:
     deviation: float
     low: float  # the ends of its 95% interval, from the chi-square distribution
     high: float
-    share: float  # of the variance of the arm in which all sources vary; NaN where there is no such arm
+    ratio: (
+        float  # of the variance to that of the arm in which all sources vary; NaN without such an arm, and for itself
+    )
+    ratio_low: float  # the ends of its 95% interval, from the F distribution
+    ratio_high: float
 
 
 def by_source(arms: Sequence[Arm]) -> list[Spread]:
@@ -46,13 +52,18 @@ def by_source(arms: Sequence[Arm]) -> list[Spread]:
         )
     spreads = []
     for name, group in groups.items():
-        whole = next((np.var(values, ddof=1) for varied, values in group if len(varied) == len(SOURCES)), math.nan)
+        whole = next((values for varied, values in group if len(varied) == len(SOURCES)), [])
         for varied, values in sorted(group, key=lambda one: (-len(one[0]), [*SOURCES].index(one[0][0]))):
             deviation, df = float(np.std(values, ddof=1)), len(values) - 1
-            low, high = (
-                deviation * math.sqrt(df / float(stats.chi2.ppf(share, df)))
-                for share in ((1 + statistics.LEVEL) / 2, (1 - statistics.LEVEL) / 2)
-            )
-            share = deviation**2 / whole if whole else math.nan
-            spreads.append(Spread(name, varied, len(values), deviation, low, high, float(share)))
+            low, high = (deviation * math.sqrt(df / float(stats.chi2.ppf(tail, df))) for tail in _TAILS)
+            ratio = [math.nan] * 3 if values is whole else _ratio(values, whole)
+            spreads.append(Spread(name, varied, len(values), deviation, low, high, *ratio))
     return spreads
+
+
+def _ratio(values: Sequence[float], whole: Sequence[float]) -> list[float]:
+    """Return the ratio of two sample variances with its 95% interval, as of independent samples."""
+    if len(whole) < 2 or not np.var(whole):
+        return [math.nan] * 3
+    ratio = float(np.var(values, ddof=1) / np.var(whole, ddof=1))
+    return [ratio, *(ratio / float(stats.f.ppf(tail, len(values) - 1, len(whole) - 1)) for tail in _TAILS)]

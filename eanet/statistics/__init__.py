@@ -9,6 +9,7 @@ from eanet.statistics.differences import (
     estimate,
     holm,
     mcnemar,
+    untested,
 )
 from eanet.statistics.equivalence import Equivalence, equivalence
 from eanet.statistics.power import (
@@ -49,4 +50,5 @@ __all__ = [
     "seeds_for_equivalence",
     "seeds_for_superiority",
     "superiority",
+    "untested",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from eanet.statistics.power import LEVEL, detectable_difference
+from eanet.statistics.power import LEVEL
 
 _ROUNDING = 1e-12  # what equal differences of accuracies can seem to vary by
 
@@ -41,14 +41,13 @@ def estimate(values: Sequence[float], limits: tuple[float, float] = (-math.inf, 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A difference of two means, the evidence for it, and the smallest difference that so many seeds can detect."""
+    """A difference of two means and the evidence for it."""
 
     test: str  # paired t | Welch t | none
     n: tuple[int, int]  # values on each side that entered
     mean: float
     half_width: float  # of the 95% interval; NaN without a test
     p_value: float  # two-sided; NaN without a test
-    detectable: float  # smallest true difference found with 80% power at 5%; NaN without a test
     standard_error: float  # of the mean; NaN without a test
     df: float  # its degrees of freedom; NaN without a test
     deviation: float  # of the difference between two runs, one of each arm; NaN without a test
@@ -73,7 +72,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     mean = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
         why = "n = 1: one run says nothing about the spread between seeds"
-        return _untested((len(a), len(b)), mean, why)
+        return untested((len(a), len(b)), mean, why)
     variances = [float(np.var(side, ddof=1)) for side in (a, b)]
     parts = [variance / len(side) for variance, side in zip(variances, (a, b), strict=True)]
     squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
@@ -83,19 +82,19 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     return _tested("Welch t", (len(a), len(b)), mean, math.sqrt(sum(parts)), df, deviation, unvaried)
 
 
-def _untested(n: tuple[int, int], mean: float, why: str) -> Difference:
-    return Difference("none", n, mean, *[math.nan] * 6, why)
+def untested(n: tuple[int, int], mean: float, why: str) -> Difference:
+    """Return a difference of which there is no test, and why."""
+    return Difference("none", n, mean, *[math.nan] * 5, why)
 
 
 def _tested(
     test: str, n: tuple[int, int], mean: float, error: float, df: float, deviation: float, unvaried: str
 ) -> Difference:
     if error < _ROUNDING:  # the seeds agree: no spread, no test
-        return _untested(n, mean, unvaried)
+        return untested(n, mean, unvaried)
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, df))
-    detectable = detectable_difference(error, df)
-    return Difference(test, n, mean, half_width, p_value, detectable, error, df, deviation)
+    return Difference(test, n, mean, half_width, p_value, error, df, deviation)
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray, alternative: str = "two-sided") -> float:

@@ -18,50 +18,58 @@ _QUANTILES = (np.arange(2000) + 0.5) / 2000  # over which a chance is averaged
 _CERTAIN = 30.0  # a difference of so many standard errors is found, whatever the degrees of freedom
 
 
-def detectable_difference(error: float, df: float) -> float:
+def detectable_difference(error: float, df: float, tests: int = 1) -> float:
     """Return the smallest true difference that a two-sided t test at 5% finds with 80% power.
 
-    error is the standard error of the difference as estimated, df its degrees of freedom. Found by
+    error is the standard error of the difference as estimated, df its degrees of freedom. With several tests, each has
+    its part of the 5% (Bonferroni; Holm's correction begins with the same and may find more). Found by
     inverting the noncentral t distribution; the far tail's chance of the wrong sign is left out.
     """
-    critical = stats.t.ppf((1 + LEVEL) / 2, df)
+    critical = stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)
     shift = optimize.brentq(lambda x: float(stats.nct.sf(critical, df, x)) - POWER, 0.0, 10 * critical + 10)
     return float(shift) * error
 
 
-def power_of_difference(true: float, error: float, df: float) -> float:
-    """Return the chance that a two-sided t test at 5% finds a true difference, from the noncentral t distribution."""
-    critical, shift = float(stats.t.ppf((1 + LEVEL) / 2, df)), abs(true) / error
+def power_of_difference(true: float, error: float, df: float, tests: int = 1) -> float:
+    """Return the chance that a two-sided t test at 5% finds a true difference, from the noncentral t distribution.
+
+    With several tests, each has its part of the 5%.
+    """
+    critical, shift = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)), abs(true) / error
     if shift > _CERTAIN + critical:
         return 1.0
-    return float(stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift))
+    wrong_sign = float(stats.nct.cdf(-critical, df, shift))
+    # SciPy gives NaN far from the mean, where this chance is 0 to rounding.
+    return float(stats.nct.sf(critical, df, shift)) + (0.0 if math.isnan(wrong_sign) else wrong_sign)
 
 
-def power_of_equivalence(margin: float, error: float, df: float, true: float = 0.0) -> float:
+def power_of_equivalence(margin: float, error: float, df: float, true: float = 0.0, tests: int = 1) -> float:
     """Return the chance that two one-sided tests at 5% find a true difference within the margin (Phillips 1990).
 
     The means must lie within margin - t * (estimated error); that error varies as a chi distribution, over which the
-    chance is averaged.
+    chance is averaged. With several tests, each has its part of the 5%.
     """
     estimated = error * np.sqrt(stats.chi2.ppf(_QUANTILES, df) / df)
-    reach = margin - float(stats.t.ppf(LEVEL, df)) * estimated
+    reach = margin - float(stats.t.ppf(1 - (1 - LEVEL) / tests, df)) * estimated
     inside = stats.norm.cdf((reach - true) / error) - stats.norm.cdf((-reach - true) / error)
     return float(np.mean(np.where(reach > 0, inside, 0.0)))
 
 
-def seeds_for_difference(true: float, deviation: float, paired: bool) -> int | None:
+def seeds_for_difference(true: float, deviation: float, paired: bool, tests: int = 1) -> int | None:
     """Return the seeds of each arm with which a true difference is found with 80% power; None above 10,000."""
-    return _fewest(lambda n: power_of_difference(true, deviation / math.sqrt(n), _freedom(n, paired)))
+    return _fewest(lambda n: power_of_difference(true, deviation / math.sqrt(n), _freedom(n, paired), tests))
 
 
-def seeds_for_equivalence(margin: float, deviation: float, paired: bool, true: float = 0.0) -> int | None:
+def seeds_for_equivalence(
+    margin: float, deviation: float, paired: bool, true: float = 0.0, tests: int = 1
+) -> int | None:
     """Return the seeds of each arm with which equivalence is found with 80% power; None above 10,000.
 
     true is the difference that there is: the nearer to the margin, the more seeds it takes.
     """
     if abs(true) >= margin:
         return None
-    return _fewest(lambda n: power_of_equivalence(margin, deviation / math.sqrt(n), _freedom(n, paired), true))
+    return _fewest(lambda n: power_of_equivalence(margin, deviation / math.sqrt(n), _freedom(n, paired), true, tests))
 
 
 def seeds_for_superiority(probability: float) -> int:
@@ -80,7 +88,8 @@ def seeds_for_superiority(probability: float) -> int:
 def deviation_limit(deviation: float, df: float) -> float:
     """Return the upper 80% limit of a deviation that was estimated with so many degrees of freedom (Browne 1995).
 
-    A plan made with it has its power in four of five cases; one made with the estimate itself in about half of them.
+    A plan made with it has its power in four of five cases; one made with the estimate itself in fewer than half of
+    them, and in a third with an estimate from two seeds.
     """
     return deviation * math.sqrt(df / float(stats.chi2.ppf(1 - POWER, df)))
 

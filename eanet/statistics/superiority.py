@@ -24,8 +24,8 @@ def superiority(difference: Difference) -> Superiority:
     """Estimate P(A > B) for a seed that was not tried, from a difference A - B of normal populations.
 
     It is Φ(mean / deviation), paired for the same new seed in both. The interval is that of the ratio by the noncentral
-    t distribution (Steiger & Fouladi 1997), exact if paired. Five seeds that one arm all wins would otherwise,
-    by counting alone, say no more than "above 0.48".
+    t distribution (Steiger & Fouladi 1997): exact if paired, approximate if not, most of all where the arm with fewer
+    seeds varies more. If one arm wins on all five seeds, counting alone would say no more than "above 0.48".
     """
     if difference.test == "none":
         return Superiority(*[math.nan] * 3)

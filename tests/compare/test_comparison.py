@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from eanet import train
-from eanet.compare import table as comparison_table
+from eanet.compare.explanations import explanations
 from eanet.errors import UserError
 from helpers import runs
 from helpers.finished_runs import ARMS, answers, change_json, make_config, read_comparison, write_arm, write_run
@@ -20,7 +20,7 @@ def test_groups_are_named_by_the_fields_in_which_runs_differ(three_arms):
     assert [[run.seed for run in arm.runs] for arm in result.arms] == [[0, 1, 2], [10, 11, 12, 13], [0, 1, 2]]
     assert result.baseline is result.arms[0] and not result.notes
     assert result.also_differ == {"model.projection_dropout": [0.0, 0.2]}  # follows from the attention, and is said
-    assert "The runs also differ in model.projection_dropout: 0.0, 0.2." in comparison_table.explanations(result)
+    assert "The runs also differ in model.projection_dropout: 0.0, 0.2." in explanations(result)
 
 
 def test_fields_without_effect_do_not_split_groups(tmp_path):
@@ -133,9 +133,9 @@ def test_differences_are_scipys(three_arms):
     assert unpaired.pvalue < reference.pvalue  # so Holm doubles the former
     assert welch.p_holm == pytest.approx(2 * unpaired.pvalue)
     assert paired.p_holm == pytest.approx(max(2 * unpaired.pvalue, reference.pvalue))
-    # With a true difference of this size the noncentral t test has 80% power.
+    # With a true difference of this size the noncentral t test at half of 5%, for two tests, has 80% power.
     error = paired.difference.half_width / stats.t.ppf(0.975, 2)
-    power = stats.nct.sf(stats.t.ppf(0.975, 2), 2, paired.difference.detectable / error)
+    power = stats.nct.sf(stats.t.ppf(1 - 0.025 / 2, 2), 2, paired.detectable / error)
     assert power == pytest.approx(0.8, abs=1e-6)
     for versus, arm in ((paired, self_attention), (welch, none)):
         pairs = list(zip(arm.runs, external.runs, strict=False))  # by seed, or in their order

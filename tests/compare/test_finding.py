@@ -23,12 +23,13 @@ _WORSE = {0: 0.3, 1: 0.3175, 2: 0.34}
         (
             {"eanet": {0: 0.4, 1: 0.42}, "vit": {0: 0.43, 1: 0.44}},
             "These seeds cannot tell attention=self from attention=external in test accuracy: +2.50 points (95% "
-            "interval -3.85 to +8.85, p = 0.126, n = 2); only a true difference of 8.17 points would be likely "
+            "interval -3.85 to +8.85, p = 0.126, n = 2); only a true difference of 8.17 points or more would be likely "
             "to be seen.",
         ),
         (
             {"eanet": {0: 0.4, 1: 0.42}, "vit": {0: 0.43, 1: 0.49}, "none": {0: 0.4, 1: 0.41}},
-            "These seeds cannot tell any of 2 arms from the baseline in test accuracy: at most, attention=self is "
+            "These seeds cannot tell any of 2 arms from the baseline in test accuracy: the largest difference "
+            "seen: attention=self is "
             "5.00 points ahead of attention=external (95% interval -20.41 to +30.41, Holm-corrected p = ",
         ),
         (

@@ -254,9 +254,12 @@ def test_error_bars_are_explained(tmp_path):
     assert said["what varies"].startswith(
         "the seed, and with it the initial parameters, the order of the training images, "
     )
-    assert "in some runs not the order of the training images" in said["what varies"]
-    assert said["runs"] == "2 or 3 of each arm, 5 in all."
-    assert said["compute"] == "0.10 hours of compiling, training and evaluating in all, on: 1 × cpu."  # 5 × 72 seconds
+    assert "; in fixed=order not the order of the training images" in said["what varies"]
+    assert said["runs"] == "fixed=order: 3, fixed=none: 2; 5 in all."
+    assert said["compute"] == (  # 5 × 72 seconds
+        "0.10 hours of compiling, training and evaluating, summed over programs, which may have shared a device; "
+        "on: 1 × cpu."
+    )
     page = report.html(read_comparison(tmp_path), {}, tmp_path)
     assert all(html.escape(text) in page for text in said.values())
 

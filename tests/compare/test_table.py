@@ -11,6 +11,7 @@ import pytest
 from eanet.compare import __main__ as compare
 from eanet.compare import comparison, finished_run
 from eanet.compare import table as comparison_table
+from eanet.compare.explanations import explanations
 from eanet.compare.finding import finding
 from helpers.finished_runs import (
     read_comparison,
@@ -25,7 +26,7 @@ def test_one_run_an_arm_gives_no_p_value_over_seeds_anywhere(tmp_path, capsys, m
     compare.main()
     (versus,) = read_comparison(tmp_path).versus.values()
     numbers = (versus.difference.p_value, versus.p_holm)
-    assert all(map(math.isnan, (*numbers, versus.difference.half_width, versus.difference.detectable)))
+    assert all(map(math.isnan, (*numbers, versus.difference.half_width, versus.detectable)))
     files = {name: (tmp_path / "out" / name).read_text() for name in ("comparison.md", "comparison.csv", "report.html")}
     (row,) = [row for row in csv.DictReader(files["comparison.csv"].splitlines()) if row["baseline"]]
     assert [row[name] for name in ("p", "p_holm", "detectable")] == [""] * 3
@@ -53,7 +54,7 @@ def test_accuracies_have_intervals_of_what_they_can_be(tmp_path):
     shown = [row[2].text for row in comparison_table.results(result).rows]
     assert shown == ["2.00 (0.00 to 14.71)", "50.50 ± 6.35", "98.00 (85.29 to 100.00)"]
     assert "2.430 ± " in comparison_table.results(result).rows[0][5].text.replace("2.460", "2.430")
-    said = " ".join(comparison_table.explanations(result))
+    said = " ".join(explanations(result))
     assert "beyond 0 or 100% is cut there, and written with its ends" in said
 
 
@@ -75,8 +76,8 @@ def test_a_margin_adds_the_tests_of_equivalence_to_every_format(tmp_path):
     assert (line["margin"], line["verdict"]) == ("0.01", "equivalent within 1 point")
     assert float(line["p_equivalence"]) == float(line["p_equivalence_holm"]) == versus.equivalence.p_value
     assert float(line["half_width_with_images"]) == versus.with_images.half_width
-    assert any(text.startswith("Equivalence: two one-sided") for text in comparison_table.explanations(result))
-    assert not any(text.startswith("Equivalence") for text in comparison_table.explanations(plain))
+    assert any(text.startswith("Equivalence: two one-sided") for text in explanations(result))
+    assert not any(text.startswith("Equivalence") for text in explanations(plain))
     assert finding(result).endswith(
         " With a margin of 1 point: equivalent within 1 point (90% interval -0.08 to +0.41)."
     ) and "margin" not in finding(plain)

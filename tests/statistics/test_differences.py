@@ -80,7 +80,7 @@ def test_seeds_that_are_not_shared_take_welch():
 def test_one_seed_gives_no_p_value_and_says_why(ours, theirs):
     result = statistics.difference(ours, theirs)
     assert result.test == "none" and "n = 1" in result.why_no_test
-    assert math.isnan(result.p_value) and math.isnan(result.half_width) and math.isnan(result.detectable)
+    assert math.isnan(result.p_value) and math.isnan(result.half_width) and math.isnan(result.deviation)
 
 
 def test_values_without_spread_give_no_p_value():

@@ -32,6 +32,24 @@ def test_the_power_of_a_paired_t_test_is_how_often_it_rejects(n, true):
     assert statistics.power_of_difference(true, 1 / math.sqrt(n), n - 1) == pytest.approx(found, abs=0.02)
 
 
+@pytest.mark.parametrize("df", [1, 2, 5, 30])
+@pytest.mark.parametrize("tests", [1, 10])
+def test_the_power_is_a_number_however_large_the_difference(df, tests):
+    """SciPy's distribution has gaps there. Against the average over what the standard error may be estimated as."""
+    critical = stats.t.ppf(1 - 0.05 / 2 / tests, df)
+    estimated = np.sqrt(stats.chi2.ppf((np.arange(20_000) + 0.5) / 20_000, df) / df)
+    for true in np.linspace(0, 45, 46):
+        expected = np.mean(stats.norm.sf(critical * estimated - true) + stats.norm.cdf(-critical * estimated - true))
+        assert statistics.power_of_difference(true, 1.0, df, tests) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_narrower_spread_never_takes_more_seeds():
+    """In steps of 0.05 points, for a difference of 1 point: among them some at which SciPy gives NaN."""
+    deviations = np.arange(1, 60) / 2000
+    seeds = [statistics.seeds_for_difference(0.01, deviation, paired=True) for deviation in deviations]
+    assert seeds == sorted(seeds) and seeds[0] == 2 and statistics.seeds_for_difference(0.01, 0.0017, True) == 3
+
+
 @pytest.mark.parametrize("n, true, margin", [(4, 0.0, 2.0), (10, 0.0, 1.0), (10, 0.5, 1.0), (10, 1.0, 1.0)])
 def test_the_power_of_equivalence_is_how_often_both_one_sided_tests_reject(n, true, margin):
     draws = np.random.default_rng(1).normal(true, 1, (_RUNS, n))
@@ -88,6 +106,27 @@ def test_superiority_takes_noethers_number_of_seeds():
     for probability in (0.5, 1.0, 0.2, math.nan):
         with pytest.raises(ValueError, match=f"probability={probability}"):
             statistics.seeds_for_superiority(probability)
+
+
+def test_of_several_tests_each_has_its_part_of_the_level():
+    """Three arms that do not differ: Bonferroni's chance of any error is 5%, and the power is at that level."""
+    draws = np.random.default_rng(6).normal(1.0, 1, (_RUNS, 8))
+    p_values = stats.ttest_1samp(draws, 0, axis=1).pvalue
+    power = statistics.power_of_difference(1.0, 1 / math.sqrt(8), 7, tests=3)
+    assert power == pytest.approx(np.mean(p_values < 0.05 / 3), abs=0.02)
+    bounds = [
+        stats.ttest_1samp(draws, bound, axis=1, alternative=side).pvalue
+        for bound, side in ((-3.0, "greater"), (3.0, "less"))
+    ]
+    power = statistics.power_of_equivalence(3.0, 1 / math.sqrt(8), 7, 1.0, tests=3)
+    assert power == pytest.approx(np.mean(np.maximum(*bounds) < 0.05 / 3), abs=0.02)
+    for paired in (True, False):
+        one, three = (statistics.seeds_for_difference(1.0, 1.0, paired, tests) for tests in (1, 3))
+        assert three > one
+        one, three = (statistics.seeds_for_equivalence(1.0, 1.0, paired, tests=tests) for tests in (1, 3))
+        assert three > one
+    detectable = statistics.detectable_difference(1.0, 7, tests=3)
+    assert statistics.power_of_difference(detectable, 1.0, 7, tests=3) == pytest.approx(0.8, abs=1e-3)
 
 
 @given(st.floats(0.51, 0.99), st.floats(0.51, 0.99))

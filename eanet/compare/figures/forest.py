@@ -64,4 +64,7 @@ def _caption(comparison: Comparison) -> str:
     if comparison.margin:
         margin = f"the margin of {points(comparison.margin)}, shaded"
         parts.append(f"thick: 90% intervals, which show equivalence if they lie within {margin}")
+    tested = sum(not math.isnan(one.p_holm) for one in comparison.versus.values())
+    if tested > 1:
+        parts.append(f"each interval is of one arm by itself, p-values and verdicts are corrected for {tested}")
     return "; ".join(parts) + "."
