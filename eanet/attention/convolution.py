@@ -1,9 +1,11 @@
 """Depthwise convolution of the tokens: ConvFormer's mixer in "MetaFormer Baselines for Vision" (arXiv 2210.13452).
 
-Shape suffixes: B batch, N tokens, D channels, C channels in between, R rows and L columns of the token grid.
+Shape suffixes: B batch, N tokens, D channels, C channels in between, R rows and L columns of the token grid, i and j of
+the kernel.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -14,6 +16,35 @@ from eanet.attention.affine import Affine, apply_affine, check_input
 from eanet.attention.dropout import Dropout
 
 _SIDE = 3  # of the kernel
+
+
+@jax.custom_vjp
+def depthwise(x_BRLC: jax.Array, kernel_ijC: jax.Array) -> jax.Array:
+    """Return the 3×3 convolution of each channel by itself, with zeros around the grid, in the dtype of x.
+
+    Written as a sum of nine shifted grids, in float32. XLA's grouped convolution takes a CPU many times as long, most
+    of all for the kernel's gradient, and XLA's derivative of the shifts as well, which adds nine padded grids.
+    """
+    terms = (x * kernel_ijC[None, i : i + 1, j : j + 1] for (i, j), x in _shifted(x_BRLC))
+    return sum(terms).astype(x_BRLC.dtype)
+
+
+def _shifted(x_BRLC: jax.Array) -> Iterator[tuple[tuple[int, int], jax.Array]]:
+    """Yield, for each entry of the kernel, the grid of the neighbours that it multiplies."""
+    rows, columns = x_BRLC.shape[1:3]
+    padded = jnp.pad(x_BRLC.astype(jnp.float32), ((0, 0), (_SIDE // 2,) * 2, (_SIDE // 2,) * 2, (0, 0)))
+    for i in range(_SIDE):
+        for j in range(_SIDE):
+            yield (i, j), padded[:, i : i + rows, j : j + columns]
+
+
+def _depthwise_gradient(factors: tuple[jax.Array, jax.Array], d_y_BRLC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BRLC, kernel_ijC = factors
+    d_kernel = [jnp.sum(x * d_y_BRLC.astype(jnp.float32), axis=(0, 1, 2)) for _, x in _shifted(x_BRLC)]
+    return depthwise(d_y_BRLC, kernel_ijC[::-1, ::-1]), jnp.stack(d_kernel).reshape(kernel_ijC.shape)
+
+
+depthwise.defvjp(lambda x, kernel: (depthwise(x, kernel), (x, kernel)), _depthwise_gradient)
 
 
 class Convolution(nn.Module):
@@ -29,6 +60,9 @@ class Convolution(nn.Module):
     projection_dropout: float = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters stay float32
 
+    as_product: bool = False  # by XLA's convolution instead of a sum: the same, counted as multiply-adds
+
+    PUBLISHED: ClassVar = {"as_product": True}  # so that the multiply-adds of the kernel count
     MATCHED: ClassVar = ("conv_dim",)  # sizes that `python -m eanet.cost --match` may change
 
     @nn.compact
@@ -39,18 +73,22 @@ class Convolution(nn.Module):
         if side**2 != tokens:
             raise ValueError(f"the input has {tokens} tokens; accepted: a square number, for the grid of a convolution")
         expand = Affine((channels, conv_dim), name="expand")()
-        kernel_RL1C, bias_C = Affine((_SIDE, _SIDE, 1, conv_dim), name="depthwise")()
+        kernel_ij1C, bias_C = Affine((_SIDE, _SIDE, 1, conv_dim), name="depthwise")()
         project = Affine((conv_dim, channels), name="project")()
 
         y_BNC = apply_affine("BND,DC->BNC", x_BND.astype(self.dtype), *expand)
-        y_BRLC = jax.lax.conv_general_dilated(
-            y_BNC.reshape(batch, side, side, conv_dim),
-            kernel_RL1C.astype(self.dtype),
-            window_strides=(1, 1),
-            padding="SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=conv_dim,
-        )
+        grid_BRLC = y_BNC.reshape(batch, side, side, conv_dim)
+        if self.as_product:
+            y_BRLC = jax.lax.conv_general_dilated(
+                grid_BRLC,
+                kernel_ij1C.astype(self.dtype),
+                window_strides=(1, 1),
+                padding="SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=conv_dim,
+            )
+        else:
+            y_BRLC = depthwise(grid_BRLC, kernel_ij1C[:, :, 0])
         y_BNC = y_BRLC.reshape(batch, tokens, conv_dim) + bias_C[None, None].astype(self.dtype)
         out_BND = apply_affine("BNC,CD->BND", y_BNC, *project)
         return Dropout(self.projection_dropout)(out_BND, deterministic=deterministic)

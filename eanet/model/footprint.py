@@ -41,7 +41,11 @@ class Footprint:
 
     @functools.cached_property
     def mmac_executed(self) -> float:
-        """The same as it runs here: external and self-attention multiply neighbouring layers first if it is cheaper."""
+        """The same as it runs here.
+
+        External and self-attention multiply neighbouring layers first if it is cheaper. The depthwise convolution is a
+        sum of arrays, which is not counted.
+        """
         return _mmac(self.model, self.image_shape)
 
 

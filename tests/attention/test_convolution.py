@@ -35,6 +35,22 @@ def test_convolution_equals_a_plain_loop(conv_dim, count):
     np.testing.assert_allclose(apply(module, params, x), loop_convolution(params, x), atol=2e-5, rtol=2e-5)
 
 
+def test_the_sum_of_shifts_is_xlas_convolution_in_value_and_gradient():
+    modules = [Convolution(5, as_product=as_product) for as_product in (False, True)]
+    x = tokens(count=16, channels=8)
+    params = random_params(modules[0], x)
+
+    def value(module, params, x):
+        return jnp.sum(jnp.sin(module.apply({"params": params}, x)))
+
+    gradient = jax.jit(jax.value_and_grad(value, argnums=(1, 2)), static_argnums=0)
+    ours, theirs = (gradient(module, params, x) for module in modules)
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-5)
+    primitives = [str(jax.make_jaxpr(lambda m=m: m.apply({"params": params}, x))()) for m in modules]
+    assert ["conv_general_dilated" in program for program in primitives] == [False, True]
+
+
 def test_the_gradient_is_that_of_a_plain_loop():
     check_gradient(Convolution(5), loop_convolution, tokens(count=9, channels=8))
 
@@ -57,7 +73,7 @@ def test_parameters_and_initialisers_are_those_of_keras():
 
 
 def test_multiply_adds_are_nine_a_channel_and_token_besides_the_linear_layers():
-    module, x = Convolution(24), jnp.zeros((1, 16, 64))
+    module, x = Convolution(24, **Convolution.PUBLISHED), jnp.zeros((1, 16, 64))
     params = jax.eval_shape(module.init, jax.random.key(0), x)
     counted = footprint.count_macs(jax.make_jaxpr(module.apply)(params, x).jaxpr)
     assert counted == 16 * 24 * (64 + 9 + 64)
