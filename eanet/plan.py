@@ -48,12 +48,15 @@ class Seeds:
     equivalence_apart: int | None  # if they differ by half of the margin
 
 
-def seeds_needed(margin: float, deviation: float, paired: bool) -> Seeds:
-    """Return the seeds for a difference of the margin, and for equivalence within it; all are fractions."""
+def seeds_needed(margin: float, deviation: float, paired: bool, tests: int = 1) -> Seeds:
+    """Return the seeds for a difference of the margin, and for equivalence within it; both are fractions.
+
+    So many tests, one for each arm against the baseline, share the 5%.
+    """
     return Seeds(
-        statistics.seeds_for_difference(margin, deviation, paired),
-        statistics.seeds_for_equivalence(margin, deviation, paired),
-        statistics.seeds_for_equivalence(margin, deviation, paired, margin / 2),
+        statistics.seeds_for_difference(margin, deviation, paired, tests),
+        statistics.seeds_for_equivalence(margin, deviation, paired, tests=tests),
+        statistics.seeds_for_equivalence(margin, deviation, paired, margin / 2, tests),
     )
 
 
@@ -65,7 +68,7 @@ def spreads_of_runs(result: comparison.Comparison) -> list[Spread]:
     base = result.baseline
     if not result.versus:
         estimate = base.estimate("test/accuracy")
-        if estimate.n > 1 and estimate.deviation > 0:
+        if estimate.n > 1 and estimate.deviation > statistics.ROUNDING:
             return [Spread(base.name, math.sqrt(2) * estimate.deviation, estimate.n - 1.0, False, 2 * _hours(base))]
     spreads = [
         Spread(arm.name, one.deviation, one.df, one.test == "paired t", _hours(arm) + _hours(base))
@@ -73,10 +76,12 @@ def spreads_of_runs(result: comparison.Comparison) -> list[Spread]:
         if arm is not base and (one := result.versus[arm.name].difference).test != "none"
     ]
     if not spreads:
-        counts = ", ".join(f"{arm.name}: {len(arm.runs)}" for arm in result.arms)
+        counts = "; ".join(f"{arm.name}: {len(arm.runs)}" for arm in result.arms)
+        why = {one.difference.why_no_test for one in result.versus.values()}
+        why = why or {statistics.ONE_SEED if len(base.runs) == 1 else "the seeds of the arm do not vary"}
         raise UserError(
-            f"--runs: no spread to plan with (seeds of {counts}): one run says nothing about the spread between seeds; "
-            "accepted: runs of two seeds or more of each arm, or --deviation"
+            f"--runs: no spread to plan with, seeds of {counts}: {'; '.join(sorted(why))}; accepted: runs of two seeds "
+            "or more of each arm, or --deviation"
         )
     return spreads
 
@@ -119,7 +124,7 @@ def _other_attention(run: finished_run.FinishedRun, fields: dict[str, Any]) -> b
     return run.fields["model.attention"] != fields["model"]["attention"]
 
 
-def table_of(spreads: list[Spread], margin: float) -> Table:
+def table_of(spreads: list[Spread], margin: float, tests: int) -> Table:
     """Return a row per spread: seeds and hours, with those for the 80% limit of the deviation in brackets."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("arm", overflow="fold", min_width=min(32, max(len(one.name) for one in spreads)))
@@ -127,7 +132,7 @@ def table_of(spreads: list[Spread], margin: float) -> Table:
         table.add_column(title, justify="right")
     for one in spreads:
         limit = _limit(one)
-        likely, careful = (seeds_needed(margin, deviation, one.paired) for deviation in (one.deviation, limit))
+        likely, careful = (seeds_needed(margin, deviation, one.paired, tests) for deviation in (one.deviation, limit))
         seeds = [
             _range(getattr(likely, field.name), getattr(careful, field.name)) for field in dataclasses.fields(Seeds)
         ]
@@ -142,7 +147,7 @@ def _limit(spread: Spread) -> float:
 
 
 def _hours_of(spread: Spread, seeds: Seeds) -> str:
-    return f"{seeds.equivalence * spread.hours:,.1f}" if seeds.equivalence else "–"
+    return f"{seeds.equivalence * spread.hours:,.1f}" if seeds.equivalence else "more"
 
 
 def _range(likely: Any, careful: Any) -> str:
@@ -170,27 +175,31 @@ def main() -> None:
     if arguments.deviation:
         deviation = cli.positive_number("--deviation", arguments.deviation, 100) / 100
         spreads = [Spread("as given, not paired", math.sqrt(2) * deviation, math.inf, False, math.nan)]
-        runs, notes = [], []
+        notes, rows = [], []
     else:
         cli.check_directory("--runs", arguments.runs, new=False)
         runs, notes = finished_run.find_runs([arguments.runs])
         spreads = spreads_of_runs(comparison.compare(runs, (), arguments.baseline, notes))
-    console.print(table_of(spreads, margin))
+        rows = hours_of_sweep(arguments.sweep, runs) if arguments.sweep else []
+    tests = max(1, len(rows) - 1 if rows else len(spreads))
+    console.print(table_of(spreads, margin, tests))
     console.print()
-    for line in _explanations(spreads, margin):
+    for line in _explanations(spreads, margin, tests):
         console.print(f"- {line}", markup=False, soft_wrap=True)
     if arguments.sweep:
         console.print()
-        console.print(_cost_of_sweep(arguments.sweep, runs, spreads, margin))
+        console.print(_cost_of_sweep(arguments.sweep, rows, spreads, margin))
     for note in notes:
         console.print(f"- {note}", markup=False, soft_wrap=True)
 
 
-def _explanations(spreads: list[Spread], margin: float) -> list[str]:
+def _explanations(spreads: list[Spread], margin: float, tests: int) -> list[str]:
     within, power = points(margin), f"{statistics.POWER:.0%}"
+    shared = f", which {tests} tests against the baseline share (Bonferroni)" if tests > 1 else ""
     lines = [
         "Deviation: of the difference in test accuracy between two runs, one of each arm, in points.",
-        f"Difference: seeds of each arm that find a true difference of {within} with {power} power at 5%. Equivalence: "
+        f"Difference: seeds of each arm that find a true difference of {within} with {power} power at 5%{shared}. "
+        "Equivalence: "
         f"those that show arms to be equivalent within {within} if they are alike, or half of it apart. Hours: of the "
         "seeds of both arms that equivalence takes, as measured.",
         f"To tell an arm that is ahead in {_PROBABILITY:.0%} of pairs of seeds from one that is ahead in half of them "
@@ -201,23 +210,23 @@ def _explanations(spreads: list[Spread], margin: float) -> list[str]:
     return lines
 
 
-def _cost_of_sweep(path: str, runs: list[finished_run.FinishedRun], spreads: list[Spread], margin: float) -> Table:
-    """Return the hours of each arm, with the seeds that the widest spread takes and those that its limit does."""
-    needed = [
-        max((seeds_needed(margin, deviation, one.paired).equivalence or math.inf for one, deviation in each))
+def _cost_of_sweep(path: str, rows: list[tuple[str, float, str]], spreads: list[Spread], margin: float) -> Table:
+    """Return the hours of each arm with the seeds that the widest spread takes, in brackets those of its limit."""
+    tests = max(1, len(rows) - 1)
+    likely, careful = (
+        max(seeds_needed(margin, deviation, one.paired, tests).equivalence or math.inf for one, deviation in each)
         for each in ([(one, one.deviation) for one in spreads], [(one, _limit(one)) for one in spreads])
-    ]
-    if math.isinf(needed[0]):
+    )
+    if math.isinf(likely):
         raise UserError(f"--sweep={path}: with this spread equivalence takes more than {statistics.MOST_SEEDS:,} seeds")
-    numbers = sorted({seeds for seeds in needed if math.isfinite(seeds)})
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(f"arm of {path}", overflow="fold", min_width=12)
-    for title in ("hours a seed", *(f"hours of {seeds} seeds" for seeds in numbers)):
+    for title in ("hours a seed", f"hours of {_range(likely, None if math.isinf(careful) else careful)} seeds"):
         table.add_column(title, justify="right")
     table.add_column("as measured in", overflow="fold")
-    rows = hours_of_sweep(path, runs)
     for name, hours, run in [*rows, ("all", sum(hours for _, hours, _ in rows), "")]:
-        table.add_row(Text(name), f"{hours:,.2f}", *(f"{seeds * hours:,.1f}" for seeds in numbers), Text(run))
+        cost_of = [f"{seeds * hours:,.1f}" if math.isfinite(seeds) else "more" for seeds in (likely, careful)]
+        table.add_row(Text(name), f"{hours:,.2f}", _range(*cost_of), Text(run))
     return table
 
 

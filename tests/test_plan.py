@@ -63,12 +63,18 @@ def test_one_arm_is_planned_against_another_like_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arms", [{"eanet": {0: 0.4}}, {"eanet": {0: 0.4}, "vit": {0: 0.5}}, {"eanet": {0: 0.4, 1: 0.4}}]
+    "arms, why",
+    [
+        ({"eanet": {0: 0.4}}, "one run says nothing"),
+        ({"eanet": {0: 0.4}, "vit": {0: 0.5}}, "one run says nothing"),
+        ({"eanet": {0: 0.7, 1: 0.7, 2: 0.7}}, "the seeds of the arm do not vary"),  # whose variance rounds to 1e-32
+        ({"eanet": {0: 0.4, 1: 0.5}, "vit": {0: 0.5, 1: 0.6}}, "the differences do not vary"),
+    ],
 )
-def test_one_seed_and_seeds_that_agree_are_no_plan(tmp_path, arms):
+def test_one_seed_and_seeds_that_agree_are_no_plan(tmp_path, arms, why):
     for arm, accuracies in arms.items():
         write_arm(tmp_path, arm, accuracies)
-    with pytest.raises(UserError, match="one run says nothing about the spread between seeds; accepted: runs of two"):
+    with pytest.raises(UserError, match=f"{why}.*; accepted: runs of two"):
         plan.spreads_of_runs(read_comparison(tmp_path))
 
 
@@ -98,7 +104,14 @@ def test_a_sweep_costs_what_its_nearest_runs_took(tmp_path, monkeypatch, capsys)
     assert rows[0][2].startswith("eanet-") and rows[1][2].startswith("vit-")
     printed = _run(monkeypatch, capsys, "--margin=1", f"--runs={tmp_path / 'runs'}", f"--sweep={file}")
     (total,) = [line.split() for line in printed.splitlines() if line.startswith("all ")]
-    assert float(total[1]) == pytest.approx(sum(hours for _, hours, _ in rows), abs=0.01)
+    hours = sum(hours for _, hours, _ in rows)
+    assert float(total[1]) == pytest.approx(hours, abs=0.01)
+    (spread,) = plan.spreads_of_runs(read_comparison(tmp_path / "runs"))
+    limit = statistics.deviation_limit(spread.deviation, spread.df)
+    likely, careful = (plan.seeds_needed(0.01, each, True, tests=2).equivalence for each in (spread.deviation, limit))
+    assert f"hours of {likely} ({careful}) seeds" in printed and likely < careful
+    assert " ".join(total[2:4]) == f"{likely * hours:,.1f} ({careful * hours:,.1f})"
+    assert "at 5%, which 2 tests against the baseline share (Bonferroni)" in printed
 
 
 def test_a_sweep_of_other_data_is_refused(tmp_path):

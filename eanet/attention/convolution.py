@@ -41,7 +41,8 @@ def _shifted(x_BRLC: jax.Array) -> Iterator[tuple[tuple[int, int], jax.Array]]:
 def _depthwise_gradient(factors: tuple[jax.Array, jax.Array], d_y_BRLC: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_BRLC, kernel_ijC = factors
     d_kernel = [jnp.sum(x * d_y_BRLC.astype(jnp.float32), axis=(0, 1, 2)) for _, x in _shifted(x_BRLC)]
-    return depthwise(d_y_BRLC, kernel_ijC[::-1, ::-1]), jnp.stack(d_kernel).reshape(kernel_ijC.shape)
+    d_kernel_ijC = jnp.stack(d_kernel).reshape(kernel_ijC.shape).astype(kernel_ijC.dtype)
+    return depthwise(d_y_BRLC, kernel_ijC[::-1, ::-1]), d_kernel_ijC
 
 
 depthwise.defvjp(lambda x, kernel: (depthwise(x, kernel), (x, kernel)), _depthwise_gradient)
@@ -60,9 +61,9 @@ class Convolution(nn.Module):
     projection_dropout: float = 0.0  # rate, on the output
     dtype: Any = jnp.float32  # of activations; parameters stay float32
 
-    as_product: bool = False  # by XLA's convolution instead of a sum: the same, counted as multiply-adds
+    xla_convolution: bool = False  # by XLA's convolution instead of a sum: the same to rounding, and slow on a CPU
 
-    PUBLISHED: ClassVar = {"as_product": True}  # so that the multiply-adds of the kernel count
+    PUBLISHED: ClassVar = {"xla_convolution": True}  # so that the multiply-adds of the kernel count
     MATCHED: ClassVar = ("conv_dim",)  # sizes that `python -m eanet.cost --match` may change
 
     @nn.compact
@@ -78,7 +79,7 @@ class Convolution(nn.Module):
 
         y_BNC = apply_affine("BND,DC->BNC", x_BND.astype(self.dtype), *expand)
         grid_BRLC = y_BNC.reshape(batch, side, side, conv_dim)
-        if self.as_product:
+        if self.xla_convolution:
             y_BRLC = jax.lax.conv_general_dilated(
                 grid_BRLC,
                 kernel_ij1C.astype(self.dtype),

@@ -19,7 +19,7 @@ from eanet.statistics import Difference, Equivalence, SeedsAndImages, Superiorit
 COSTS = ("parameters", "mmac")  # costs that a fair comparison should match
 MATCHED = 0.1  # largest relative difference at which a cost counts as matched
 
-WHY_NOT_FIXED = "config.fixed differs: runs of seed 0 are the same in both, so that their means are not compared"
+WHY_NOT_FIXED = "the arms differ in config.fixed alone, which changes what varies and not the method: no test of means"
 
 # Fields that must be equal for accuracies to be measured on the same images.
 _SAME = ("data.name", "data.validation_fraction", "data.test_fraction", "data.eval_limit")
@@ -220,7 +220,7 @@ def _all_versus(arms: list[Arm], base: Arm, margin: float) -> dict[str, Baseline
 
 
 def _share_runs(arm: Arm, base: Arm) -> bool:
-    """Return whether arms differ in nothing but what follows the seed, so that seed 0's run is the same in both."""
+    """Return whether arms differ in nothing but what follows the seed: seed 0's run is the same in both."""
     return list(differing_fields([arm.runs[0], base.runs[0]])) == ["fixed"]
 
 

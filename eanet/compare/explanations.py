@@ -48,7 +48,7 @@ def _of_equivalence(comparison: Comparison) -> list[str]:
         "within the margin. Undecided: neither a difference nor equivalence is shown; with the seeds named, of each "
         f"arm, one of the two would be found with {statistics.POWER:.0%} power if the difference and its spread are as "
         f"estimated; in brackets, if the spread is at its upper {statistics.POWER:.0%} limit. Adding seeds until a "
-        "test decides makes more errors than 5%: fix their number first, or test the new ones by themselves."
+        "test decides errs in more than 5% of cases: fix their number first, or test the new ones by themselves."
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a comparison has found, in one sentence: as far as its statistics go, and no further."""
+"""What a comparison has found, in a sentence or two: as far as its statistics go, and no further."""
 
 import math
 from collections.abc import Mapping
@@ -10,12 +10,15 @@ from eanet.training.members import SOURCES
 
 
 def finding(comparison: Comparison) -> str:
-    """Say which arms are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell."""
+    """Say which arms are ahead of the baseline in test accuracy and by how much, or that these seeds cannot tell.
+
+    The spread by source comes first, if it was asked for.
+    """
     base = comparison.baseline.name
     versus = {name: one for name, one in comparison.versus.items() if one.difference.why_no_test != WHY_NOT_FIXED}
     spreads = _of_spreads(comparison)
     if comparison.versus and not versus:
-        return spreads or f"{WHY_NOT_FIXED[0].upper()}{WHY_NOT_FIXED[1:]}; --variance compares their spread."
+        return spreads or f"{WHY_NOT_FIXED.capitalize()}; --variance compares their spread."
     return f"{spreads} {_in_accuracy(comparison, base, versus)}".lstrip()
 
 
@@ -49,7 +52,7 @@ def _of_spreads(comparison: Comparison) -> str:
     """Give the deviation of every arm by what varies, without a ranking; empty if it was not asked for."""
     said = []
     for one in comparison.spreads:
-        what = "all sources" if len(one.varied) == len(SOURCES) else " and ".join(one.varied)
+        what = "all sources" if len(one.varied) == len(SOURCES) else ", ".join(one.varied)
         whose = f"{one.arm}, " if len({other.arm for other in comparison.spreads}) > 1 else ""
         said.append(f"{whose}{what} {100 * one.deviation:.2f} ({100 * one.low:.2f} to {100 * one.high:.2f})")
     start = "Deviation of test accuracy over seeds, in points with 95% intervals, by what follows the seed"

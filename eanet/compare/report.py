@@ -73,7 +73,7 @@ def _error_bars(comparison: Comparison) -> dict[str, str]:
     """Answer what the NeurIPS checklist asks of an experiment's error bars and of its compute."""
     runs = [run for arm in comparison.arms for run in arm.runs]
     counts = {len(arm.runs) for arm in comparison.arms}
-    each = ", ".join(f"{arm.name}: {len(arm.runs)}" for arm in comparison.arms)
+    each = "; ".join(f"{arm.name}: {len(arm.runs)}" for arm in comparison.arms)
     seconds = sum(run.results["seconds"] for run in runs)
     devices = ", ".join(sorted({one["devices"] or "unknown" for one, _ in _environments(comparison)}))
     fixed = {arm.name: SOURCES.keys() & set(arm.runs[0].fields["fixed"]) for arm in comparison.arms}

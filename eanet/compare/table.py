@@ -92,8 +92,8 @@ def against_baseline(comparison: Comparison) -> Grid:
 
 
 def spread_by_source(comparison: Comparison) -> Grid:
-    """Return a row per arm and set of sources that vary: deviation over seeds, and variance as a part of all's."""
-    columns = ["arm", "varies with the seed", "n", "deviation, points", "95% interval", "variance, % of all sources'"]
+    """Return a row per arm and set of sources that vary: deviation, and variance relative to that with all sources."""
+    columns = ["arm", "varies with the seed", "n", "deviation, points", "95% interval", "variance, % of that with all"]
     rows = [
         [
             _text(one.arm),

@@ -25,9 +25,7 @@ class Spread:
     deviation: float
     low: float  # the ends of its 95% interval, from the chi-square distribution
     high: float
-    ratio: (
-        float  # of the variance to that of the arm in which all sources vary; NaN without such an arm, and for itself
-    )
+    ratio: float  # of the variance to that with all sources; NaN for that one, and without it
     ratio_low: float  # the ends of its 95% interval, from the F distribution
     ratio_high: float
 
@@ -62,8 +60,11 @@ def by_source(arms: Sequence[Arm]) -> list[Spread]:
 
 
 def _ratio(values: Sequence[float], whole: Sequence[float]) -> list[float]:
-    """Return the ratio of two sample variances with its 95% interval, as of independent samples."""
-    if len(whole) < 2 or not np.var(whole):
+    """Return the ratio of two sample variances with its 95% interval.
+
+    The interval is that of independent samples, although both hold the run of seed 0.
+    """
+    if len(whole) < 2 or np.ptp(whole) < statistics.ROUNDING:
         return [math.nan] * 3
     ratio = float(np.var(values, ddof=1) / np.var(whole, ddof=1))
     return [ratio, *(ratio / float(stats.f.ppf(tail, len(values) - 1, len(whole) - 1)) for tail in _TAILS)]

@@ -2,6 +2,8 @@
 
 from eanet.statistics.crossed import SeedsAndImages, seeds_and_images
 from eanet.statistics.differences import (
+    ONE_SEED,
+    ROUNDING,
     Difference,
     Estimate,
     combine_p_values,
@@ -29,7 +31,9 @@ from eanet.statistics.superiority import Superiority, superiority
 __all__ = [
     "LEVEL",
     "MOST_SEEDS",
+    "ONE_SEED",
     "POWER",
+    "ROUNDING",
     "Difference",
     "Equivalence",
     "Estimate",

@@ -9,7 +9,8 @@ from scipy import stats
 
 from eanet.statistics.power import LEVEL
 
-_ROUNDING = 1e-12  # what equal differences of accuracies can seem to vary by
+ONE_SEED = "n = 1: one run says nothing about the spread between seeds"
+ROUNDING = 1e-12  # what equal differences of accuracies can seem to vary by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +72,7 @@ def difference(ours: dict[int, float], theirs: dict[int, float]) -> Difference:
     a, b = list(ours.values()), list(theirs.values())
     mean = float(np.mean(a) - np.mean(b))
     if min(len(a), len(b)) < 2:
-        why = "n = 1: one run says nothing about the spread between seeds"
-        return untested((len(a), len(b)), mean, why)
+        return untested((len(a), len(b)), mean, ONE_SEED)
     variances = [float(np.var(side, ddof=1)) for side in (a, b)]
     parts = [variance / len(side) for variance, side in zip(variances, (a, b), strict=True)]
     squares = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True))
@@ -90,7 +90,7 @@ def untested(n: tuple[int, int], mean: float, why: str) -> Difference:
 def _tested(
     test: str, n: tuple[int, int], mean: float, error: float, df: float, deviation: float, unvaried: str
 ) -> Difference:
-    if error < _ROUNDING:  # the seeds agree: no spread, no test
+    if error < ROUNDING:  # the seeds agree: no spread, no test
         return untested(n, mean, unvaried)
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, df))

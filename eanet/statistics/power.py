@@ -4,6 +4,7 @@ A deviation here is that of the difference between two runs, one of each arm: ov
 the root of the sum of both arms' variances.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -15,7 +16,6 @@ POWER = 0.8  # with which what is there should be found
 MOST_SEEDS = 10_000  # that are considered
 
 _QUANTILES = (np.arange(2000) + 0.5) / 2000  # over which a chance is averaged
-_CERTAIN = 30.0  # a difference of so many standard errors is found, whatever the degrees of freedom
 
 
 def detectable_difference(error: float, df: float, tests: int = 1) -> float:
@@ -31,16 +31,14 @@ def detectable_difference(error: float, df: float, tests: int = 1) -> float:
 
 
 def power_of_difference(true: float, error: float, df: float, tests: int = 1) -> float:
-    """Return the chance that a two-sided t test at 5% finds a true difference, from the noncentral t distribution.
+    """Return the chance that a two-sided t test at 5% finds a true difference.
 
-    With several tests, each has its part of the 5%.
+    With several tests, each has its part of the 5%. The chance is averaged over what the standard error may be
+    estimated as: SciPy's noncentral t distribution would be the same, but is NaN in places.
     """
-    critical, shift = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)), abs(true) / error
-    if shift > _CERTAIN + critical:
-        return 1.0
-    wrong_sign = float(stats.nct.cdf(-critical, df, shift))
-    # SciPy gives NaN far from the mean, where this chance is 0 to rounding.
-    return float(stats.nct.sf(critical, df, shift)) + (0.0 if math.isnan(wrong_sign) else wrong_sign)
+    reach = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / tests, df)) * _estimated_errors(df)
+    shift = abs(true) / error
+    return float(np.mean(stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
 
 
 def power_of_equivalence(margin: float, error: float, df: float, true: float = 0.0, tests: int = 1) -> float:
@@ -49,8 +47,7 @@ def power_of_equivalence(margin: float, error: float, df: float, true: float = 0
     The means must lie within margin - t * (estimated error); that error varies as a chi distribution, over which the
     chance is averaged. With several tests, each has its part of the 5%.
     """
-    estimated = error * np.sqrt(stats.chi2.ppf(_QUANTILES, df) / df)
-    reach = margin - float(stats.t.ppf(1 - (1 - LEVEL) / tests, df)) * estimated
+    reach = margin - float(stats.t.ppf(1 - (1 - LEVEL) / tests, df)) * error * _estimated_errors(df)
     inside = stats.norm.cdf((reach - true) / error) - stats.norm.cdf((-reach - true) / error)
     return float(np.mean(np.where(reach > 0, inside, 0.0)))
 
@@ -92,6 +89,12 @@ def deviation_limit(deviation: float, df: float) -> float:
     them, and in a third with an estimate from two seeds.
     """
     return deviation * math.sqrt(df / float(stats.chi2.ppf(1 - POWER, df)))
+
+
+@functools.lru_cache(maxsize=512)
+def _estimated_errors(df: float) -> np.ndarray:
+    """Return what a standard error of 1 may be estimated as, at evenly spaced quantiles of the chi distribution."""
+    return np.sqrt(stats.chi2.ppf(_QUANTILES, df) / df)
 
 
 def _freedom(seeds: int, paired: bool) -> int:

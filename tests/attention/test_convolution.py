@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eanet.attention.convolution import Convolution
+from eanet.attention.convolution import Convolution, depthwise
 from eanet.model import footprint
 from helpers.layers import apply, as_numpy, check_gradient, limit, random_params, shapes, tokens
 
@@ -36,7 +36,7 @@ def test_convolution_equals_a_plain_loop(conv_dim, count):
 
 
 def test_the_sum_of_shifts_is_xlas_convolution_in_value_and_gradient():
-    modules = [Convolution(5, as_product=as_product) for as_product in (False, True)]
+    modules = [Convolution(5, xla_convolution=xla_convolution) for xla_convolution in (False, True)]
     x = tokens(count=16, channels=8)
     params = random_params(modules[0], x)
 
@@ -47,8 +47,20 @@ def test_the_sum_of_shifts_is_xlas_convolution_in_value_and_gradient():
     ours, theirs = (gradient(module, params, x) for module in modules)
     for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4, rtol=1e-5)
-    primitives = [str(jax.make_jaxpr(lambda m=m: m.apply({"params": params}, x))()) for m in modules]
-    assert ["conv_general_dilated" in program for program in primitives] == [False, True]
+    programs = [str(jax.make_jaxpr(lambda m=m: m.apply({"params": params}, x))()) for m in modules]
+    assert ["conv_general_dilated" in program for program in programs] == [False, True]
+
+
+def test_in_bfloat16_the_gradient_of_the_sum_is_nearly_float32s():
+    x, kernel = tokens(count=16, channels=8).reshape(2, 4, 4, 8), jax.random.normal(jax.random.key(1), (3, 3, 8))
+
+    def gradient(x):
+        return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(depthwise(x, kernel).astype(jnp.float32))), (0, 1))(x, kernel)
+
+    ours, exact = gradient(x.astype(jnp.bfloat16)), gradient(x)
+    assert [part.dtype for part in ours] == [jnp.bfloat16, jnp.float32]
+    for one, other in zip(ours, exact, strict=True):
+        np.testing.assert_allclose(np.asarray(one, np.float32), other, atol=0.05 * np.abs(other).max())
 
 
 def test_the_gradient_is_that_of_a_plain_loop():

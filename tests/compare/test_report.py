@@ -255,7 +255,7 @@ def test_error_bars_are_explained(tmp_path):
         "the seed, and with it the initial parameters, the order of the training images, "
     )
     assert "; in fixed=order not the order of the training images" in said["what varies"]
-    assert said["runs"] == "fixed=order: 3, fixed=none: 2; 5 in all."
+    assert said["runs"] == "fixed=order: 3; fixed=none: 2; 5 in all."
     assert said["compute"] == (  # 5 × 72 seconds
         "0.10 hours of compiling, training and evaluating, summed over programs, which may have shared a device; "
         "on: 1 × cpu."

@@ -65,5 +65,5 @@ def _predictions(run):
 def test_all_of_it_is_small():
     """A clone should not take long: 3 MiB of whole runs, and as much of reduced ones."""
     size = {path: path.stat().st_size for path in pathlib.Path(_RESULTS).rglob("*") if path.is_file()}
-    reduced = sum(bytes for path, bytes in size.items() if _RESULTS / "reduced" in path.parents)
+    reduced = sum(count for path, count in size.items() if _RESULTS / "reduced" in path.parents)
     assert reduced < 3 * 2**20 and sum(size.values()) - reduced < 3 * 2**20

@@ -69,7 +69,17 @@ def test_arms_that_differ_in_what_is_fixed_are_not_tested_against_each_other(res
     runs, notes = finished_run.find_runs([tmp_path])
     external = [run for run in runs if run.fields["model.attention"] == "external"]
     said = finding(comparison.compare(external, (), "", notes))
-    assert said.startswith("Config.fixed differs: ") and said.endswith("--variance compares their spread.")
+    assert said.startswith("The arms differ in config.fixed alone") and said.endswith(
+        "--variance compares their spread."
+    )
+
+
+def test_a_whole_without_variance_has_no_ratio(tmp_path):
+    write_arm(tmp_path, "eanet", {0: 0.7, 1: 0.7, 2: 0.7})  # whose variance rounds to 1e-32
+    write_arm(tmp_path, "eanet", _ORDER, fixed=_WITHOUT_ORDER)
+    runs, notes = finished_run.find_runs([tmp_path])
+    spreads = comparison.compare(runs, (), "", notes, variance=True).spreads
+    assert len(spreads) == 2 and all(np.isnan(one.ratio) for one in spreads)
 
 
 def test_runs_that_all_vary_the_same_are_refused(tmp_path):
