@@ -49,7 +49,7 @@ def _verdicts(comparison: Comparison, tested: Mapping[str, BaselineComparison]) 
 
 
 def _of_spreads(comparison: Comparison) -> str:
-    """Give the deviation of every arm by what varies, without a ranking; empty if it was not asked for."""
+    """Return the deviation of every arm by what varies, without a ranking; empty if it was not asked for."""
     said = []
     for one in comparison.spreads:
         what = "all sources" if len(one.varied) == len(SOURCES) else ", ".join(one.varied)
