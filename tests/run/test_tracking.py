@@ -10,7 +10,7 @@ import pytest
 
 from eanet import train
 from eanet.errors import UserError
-from eanet.run import tracking
+from eanet.run import tracking, wandb_client
 from helpers.tiny import tiny_config
 
 
@@ -117,7 +117,7 @@ def test_only_the_primary_process_logs(tmp_path):
 
 
 def test_the_group_leaves_out_the_seed_and_nothing_else():
-    arms = {tracking.arm(tiny_config(seed=seed).to_dict()) for seed in (0, 1)}
+    arms = {wandb_client.arm(tiny_config(seed=seed).to_dict()) for seed in (0, 1)}
     assert len(arms) == 1
-    assert tracking.arm(tiny_config(model__depth=2).to_dict()) not in arms
-    assert tracking.arm(tiny_config(model__attention="none").to_dict()).startswith("digits-none-")
+    assert wandb_client.arm(tiny_config(model__depth=2).to_dict()) not in arms
+    assert wandb_client.arm(tiny_config(model__attention="none").to_dict()).startswith("digits-none-")
