@@ -34,9 +34,12 @@ def test_a_record_is_whole_and_names_no_place_of_a_machine(run):
 
 @pytest.mark.parametrize("table", _TABLES, ids=lambda table: table.parts[-3])
 def test_the_table_is_what_the_command_makes(table, tmp_path, monkeypatch):
-    command = ["compare", str(table.parents[1]), f"--out={tmp_path}"]
-    margin = re.search(r"With a margin of ([\d.]+) point", table.read_text())
-    monkeypatch.setattr(sys, "argv", command + ([f"--margin={margin[1]}"] if margin else []))
+    command, text = ["compare", str(table.parents[1]), f"--out={tmp_path}"], table.read_text()
+    if margin := re.search(r"With a margin of ([\d.]+) point", text):
+        command.append(f"--margin={margin[1]}")
+    if baseline := re.search(r"## Test accuracy against (.+)", text):
+        command.append("--baseline=" + ",".join(f"model.{field}" for field in baseline[1].split(", ")))
+    monkeypatch.setattr(sys, "argv", command)
     compare.main()
     assert (tmp_path / "comparison.md").read_text() == table.read_text()
 
