@@ -4,7 +4,8 @@ With 241 channels it has 0.2% fewer parameters than configs/eanet.py.
 
 Source: Yu et al., "MetaFormer Baselines for Vision" (arXiv 2210.13452), ConvFormer.
 Command: python main.py --config=configs/conv.py
-Expected: not measured yet at 50 epochs.
+Expected: not measured yet at 50 epochs. After 5, with patches of 4×4, a test top-1 of 26.02 ± 6.16%
+(95% interval, n = 2; docs/results).
 """
 
 from configs import default

@@ -6,7 +6,8 @@ as many parameters as the kernel they replace; with 2×2, four times as many.
 
 Source: "Static Key Attention in Vision" (arXiv 2412.07049), for the keys.
 Command: python main.py --config=configs/learned.py:key
-Expected: not measured yet at 50 epochs.
+Expected: not measured yet at 50 epochs. After 5, with patches of 4×4, a test top-1 in % of
+key 28.96 ± 3.19, value 27.45 ± 0.93, both 20.88 ± 1.80 (95% intervals, n = 3; docs/results).
 """
 
 from configs import vit

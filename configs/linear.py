@@ -5,7 +5,8 @@ has no attention map, and so no dropout of it.
 
 Source: Katharopoulos et al., "Transformers are RNNs" (arXiv 2006.16236), section 3.2.
 Command: python main.py --config=configs/linear.py
-Expected: not measured yet at 50 epochs.
+Expected: not measured yet at 50 epochs. After 5, with patches of 4×4, a test top-1 of 26.04 ± 1.57%
+(95% interval, n = 3; docs/results).
 """
 
 from configs import default

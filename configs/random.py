@@ -5,7 +5,8 @@ seeds share those of model.mixing_seed. Their rows are nearly flat, so that each
 
 Source: Yu et al., "MetaFormer Baselines for Vision" (arXiv 2210.13452), RandFormer.
 Command: python main.py --config=configs/random.py
-Expected: not measured yet at 50 epochs.
+Expected: not measured yet at 50 epochs. After 5, with patches of 4×4, a test top-1 of 21.25 ± 8.58%
+(95% interval, n = 2; docs/results).
 """
 
 from configs import default
